@@ -210,9 +210,9 @@ class DescribesConnections(Protocol):
     async def describe_connection(
         self, connection_id: str, *, needed: bool = False, workspace: bool = False
     ) -> Connection:
-        """Return a connection as far as that can be learnt now.
+        """Return a connection, as far as it can be read now.
 
-        It raises no :class:`~airbyte_events.errors.AirbyteError`, and remembers what it has learnt.
+        It raises no :class:`~airbyte_events.errors.AirbyteError`, and remembers what it has read.
 
         :param needed: wait for it, and retry. Otherwise this takes seconds at most, and sends each request once.
         :param workspace: also the workspace's name.
@@ -224,7 +224,7 @@ class ExplainsFailures(Protocol):
     """What a job system may have besides :class:`JobSystem`: the reasons of failures that no webhook announced."""
 
     async def failure(self, job_id: int) -> Failure | None:
-        """Return why a failed job failed, without a reason if the system has none; None if that can't be learnt now.
+        """Return why a failed job failed, without a reason if the system has none; None if that can't be read now.
 
         It takes a few seconds at most, raises no :class:`~airbyte_events.errors.AirbyteError`, and sends one request
         at most.
@@ -256,4 +256,4 @@ class ReportsProgress(Protocol):
         """
 
     async def stream_progress(self, job_id: int, connection_id: str) -> tuple[StreamProgress, ...] | None:
-        """Return the streams of the job that runs in the connection; None if that can't be learnt now."""
+        """Return the streams of the job that runs in the connection; None if that can't be read now."""

@@ -95,7 +95,7 @@ class AirbyteClient(Session):
             raise
 
     async def failure(self, job_id: int) -> Failure | None:
-        """Return why a failed job failed, by Airbyte's internal API; None if it can't be learnt now. Raises nothing."""
+        """Return why a failed job failed, by Airbyte's internal API; None if it can't be read now. Raises nothing."""
         return await self.internal.failure(job_id)
 
     async def glance(self, job_id: int) -> Job | None:

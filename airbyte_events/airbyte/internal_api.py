@@ -84,7 +84,7 @@ class InternalApi:
         self._failures: OrderedDict[int, _Request] = OrderedDict()
 
     async def failure(self, job_id: int) -> Failure | None:
-        """Return why a failed job failed; None if it can't be learnt now. Callers of one job share one request.
+        """Return why a failed job failed; None if it can't be read now. Callers of one job share one request.
 
         A response without a reason is a failure without one. It takes twice :data:`RESPONSE_SECONDS` at most, and
         raises nothing.
@@ -108,7 +108,7 @@ class InternalApi:
         return request.failure
 
     async def cancelled_by_user(self, connection_id: str, job_id: int, job_type: str | None) -> bool | None:
-        """Return whether a user cancelled the job, and not Airbyte itself; None if it can't be learnt now.
+        """Return whether a user cancelled the job, and not Airbyte itself; None if it can't be read now.
 
         Airbyte writes a user's event shortly after the job's status. It takes twice :data:`RESPONSE_SECONDS` at most,
         and raises nothing.
@@ -125,7 +125,7 @@ class InternalApi:
         return None if answer is None else parse_cancelled(job_id, event, answer)
 
     async def stream_progress(self, job_id: int, connection_id: str) -> tuple[StreamProgress, ...] | None:
-        """Return the streams of the job that runs in the connection; None if that can't be learnt now.
+        """Return the streams of the job that runs in the connection; None if that can't be read now.
 
         It takes twice :data:`RESPONSE_SECONDS` at most, and raises nothing.
         """

@@ -42,9 +42,11 @@ async def jobs(
     job: options.Jobs = None,
     status: options.Statuses = None,
     ended: options.Ended = None,
-    limit: Annotated[int, option("NUMBER", "Most jobs to list.", "--limit", "-n", parse=whole(1, 1_000_000))] = 20,
+    limit: Annotated[
+        int, option("NUMBER", "Largest number of jobs to list.", "--limit", "-n", parse=whole(1, 1_000_000))
+    ] = 20,
     before: Annotated[
-        int | None, option("NEXT", "Page to start at: `next` of the previous one.", parse=whole(0))
+        int | None, option("NEXT", "Page to start at: the `next` of the previous page.", parse=whole(0))
     ] = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,
@@ -128,11 +130,11 @@ async def _instance_of(listener: FeedClient, number: str) -> str:
 
 
 def _unknown(job: str) -> str:
-    return f"the listener knows no job {job}: airbyte-events jobs lists those that it knows"
+    return f"the listener has no job {job}: airbyte-events jobs lists its jobs"
 
 
 async def _progress(listener: FeedClient, details: dict[str, Any]) -> Progress | None:
-    """Return the progress of an active job; None if there is none, or a listener of an older release knows none."""
+    """Return the progress of an active job; None if there is none, or the listener is of an older release."""
     event = read_event(details["job"])
     if event is None or event.terminal:
         return None

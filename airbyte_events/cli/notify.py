@@ -55,8 +55,8 @@ async def send_test(
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
-    """Send a test message to all targets, or to one. It is about a job of the instance notify-test that succeeded, and
-    passes all filters. Nothing is stored or retried; no listener needs to run."""
+    """Send a test message to all targets, or to one. It reports a succeeded job of the instance notify-test, and
+    ignores filters. Nothing is stored or retried. The listener need not run."""
     settings, output = load(config, listens=False), Output(json=json)
     targets = notify_targets(_chosen(settings, name))
     refuse_own(settings, targets.values())

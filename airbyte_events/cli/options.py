@@ -79,7 +79,7 @@ ListenerURL = Annotated[
     str | None,
     option(
         "URL",
-        "Listener to ask. [AIRBYTE_EVENTS_LISTENER_URL, else the one of the settings on this machine] "
+        "Address of the listener. [AIRBYTE_EVENTS_LISTENER_URL, else the one of the settings on this machine] "
         "API token: AIRBYTE_EVENTS_LISTENER_TOKEN (or _FILE).",
         "--listener",
     ),

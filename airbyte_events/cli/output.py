@@ -1,6 +1,6 @@
 """The output of commands: tables and colour on a terminal, plain lines in a pipe, JSON for programs.
 
-Escape sequences in foreign text (names, reasons, addresses) are neutralised.
+Escape sequences in names, reasons and addresses are neutralised.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _FINAL = frozenset({"ignored", "rejected"})
 
 @command(
     "replay",
-    "GET /v1/notifications, the dashboard and airbyte-events jobs show have the ids.",
+    "The ids are in GET /v1/notifications, on the dashboard and in airbyte-events jobs show.",
     "  airbyte-events replay 17 18",
     "All that are pending:",
     "  airbyte-events replay --pending",
@@ -36,14 +36,20 @@ async def replay(
         list[int] | None, typer.Argument(metavar="ID", parser=whole(1), help="Ids of notifications.")
     ] = None,
     pending: Annotated[bool, flag("All that are not confirmed yet.", "--pending")] = False,
-    since: Annotated[str | None, option("TIME", "All since 2h ago or 2026-01-31T08:00Z; of the pending.")] = None,
+    since: Annotated[
+        str | None,
+        option(
+            "TIME",
+            "All that were received since 2h ago or 2026-01-31T08:00Z. With --pending, only the pending ones.",
+        ),
+    ] = None,
     instance: Annotated[str | None, option("NAME", "Only this Airbyte's.")] = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
-    """Confirm stored notifications again. The listener asks Airbyte's API once more about their jobs, one request each,
-    or one for many. Correct states do not change."""
+    """Confirm stored notifications again. The listener asks Airbyte's API about their jobs once more: one request for
+    each job, or one list for many. Correct states do not change."""
     if bool(ids) == (pending or since is not None):
         raise typer.BadParameter("give either ids, or --pending, --since or both", param_hint="ID")
     start = None if since is None else options.since("--since", since)

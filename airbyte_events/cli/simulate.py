@@ -50,15 +50,18 @@ def simulate(
     ] = None,
     client_secret: Annotated[str | None, option("SECRET", "Secret of --client-id.")] = None,
     token_lifetime: Annotated[
-        float, option("SECONDS", "Life of a token. Its expires_in says 900, as Airbyte's does.", parse=decimal(0.001))
+        float,
+        option(
+            "SECONDS", "Lifetime of an access token. Its expires_in says 900, as Airbyte's does.", parse=decimal(0.001)
+        ),
     ] = 180.0,
     simple_auth: Annotated[
         bool, flag("Refuse a wrong secret with 400, as abctl's simple authentication does.", "--simple-auth")
     ] = False,
     no_admin: Annotated[
-        bool, flag("Answer 403 for unknown ids, as to users who are no instance admins.", "--no-admin")
+        bool, flag("Respond to unknown ids with 403, as to users who are no instance admins.", "--no-admin")
     ] = False,
-    cloud: Annotated[bool, flag("Answer as Airbyte Cloud does; implies --no-admin.", "--cloud")] = False,
+    cloud: Annotated[bool, flag("Respond as Airbyte Cloud does; implies --no-admin.", "--cloud")] = False,
     release: Annotated[
         str,
         option(

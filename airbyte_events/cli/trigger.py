@@ -68,7 +68,7 @@ class JobType(StrEnum):
 async def trigger(
     connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="The connection's id, or its name.")],
     wait: Annotated[bool, flag("Wait until the job completes.", "--wait", "-w")] = False,
-    timeout: Annotated[str | None, option("DURATION", "Longest wait, for example 90s, 30m or 2h.")] = None,
+    timeout: Annotated[str | None, option("DURATION", "Longest time to wait, for example 90s, 30m or 2h.")] = None,
     job_type: Annotated[
         JobType, option("TYPE", f"{', '.join(JobType)}. A reset or clear deletes data.", parse=choice(JobType))
     ] = JobType.SYNC,
@@ -76,21 +76,19 @@ async def trigger(
         RefreshMode | None,
         option(
             "MODE",
-            "Of a refresh: merge keeps the previous records, truncate deletes them after its success.",
+            "Mode of a refresh: merge keeps the previous records, truncate deletes them once it has succeeded.",
             parse=choice(RefreshMode),
         ),
     ] = None,
-    stream: Annotated[
-        list[str] | None, option("STREAM", "A stream of a refresh; can be repeated. Default: all.")
-    ] = None,
+    stream: Annotated[list[str] | None, option("STREAM", "Stream to refresh. May be repeated. [default: all]")] = None,
     instance: options.Instance = None,
     listener: options.ListenerURL = None,
     config: options.Config = None,
     json: options.JSON = False,
 ) -> int:
     """Start a sync in Airbyte. If the connection has an active one, attach to that. Airbyte's address and credentials
-    are those of the listener's settings. --wait waits for the completion, which the listener reports; without one, the
-    command polls Airbyte."""
+    are those of the listener's settings. With --wait, the command waits until the listener reports the completion.
+    Without a listener, it polls Airbyte."""
     if timeout is not None and not wait:
         raise typer.BadParameter("needs --wait", param_hint="--timeout")
     for needing, given in (("--refresh-mode", refresh_mode), ("--stream", stream)):

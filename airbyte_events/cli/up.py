@@ -55,19 +55,21 @@ CONN_ID = "airbyte_events_default"
 )
 def up(
     airbyte_url: Annotated[
-        str | None, option("URL", "Airbyte's address. [AIRBYTE_EVENTS_AIRBYTE_URL, else kept or asked for]")
+        str | None, option("URL", "Airbyte's address. [AIRBYTE_EVENTS_AIRBYTE_URL, else stored or asked for]")
     ] = None,
     client_id: Annotated[
         str | None,
         option(
             "ID",
             "Client id of an application in Airbyte (User settings, Applications). [AIRBYTE_EVENTS_CLIENT_ID, "
-            "else kept or asked for]",
+            "else stored or asked for]",
         ),
     ] = None,
     client_secret_file: Annotated[
         Path | None,
-        option("FILE", "File with its client secret. [AIRBYTE_EVENTS_CLIENT_SECRET or _FILE, else kept or asked for]"),
+        option(
+            "FILE", "File with its client secret. [AIRBYTE_EVENTS_CLIENT_SECRET or _FILE, else stored or asked for]"
+        ),
     ] = None,
     webhooks: Annotated[
         str | None,
@@ -83,10 +85,11 @@ def up(
     ] = None,
     show_secrets: Annotated[bool, flag("Print the log-in link and the API token in a pipe, too.", "--show")] = False,
 ) -> None:
-    """Set up a listener for your Airbyte, and run it. Asks for Airbyte's address and, if Airbyte wants them, client id
-    and secret, and checks them. Makes the tokens. Offers to set Airbyte's webhooks. Prints the dashboard's address and
-    the Airflow connection. Settings and secrets stay in files of your data folder that only you can read. So the next
-    up needs no answers, and serve, jobs, tail, trigger, webhooks and doctor need no settings. Ctrl-C stops it."""
+    """Set up a listener for your Airbyte, and run it. Asks for Airbyte's address and, if Airbyte requires them, client
+    id and secret, and checks them. Generates the tokens. Offers to set Airbyte's webhooks. Prints the dashboard's
+    address and the Airflow connection. Settings and secrets stay in files of your data folder that only you can read.
+    So the next up asks nothing, and serve, jobs, tail, trigger, webhooks and doctor need no settings. Ctrl-C stops
+    it."""
     from airbyte_events.listener.process import run
 
     output = Output()
@@ -147,7 +150,7 @@ def connect(
     """Return the settings of the Airbyte that are not in the environment or kept, once Airbyte accepts them all.
 
     :param given: by options; what is missing or refused is asked for on a terminal.
-    :raises SettingsError: if a setting is missing or wrong, and nobody can be asked.
+    :raises SettingsError: if a setting is missing or wrong, and there is no terminal to ask at.
     :raises typer.Exit: if Airbyte does not respond or refuses.
     """
     asks, answers = can_ask(), dict(given)
@@ -168,8 +171,8 @@ def connect(
         instance = settings.instances.get(DEFAULT_INSTANCE)
         if instance is None and not asks:
             raise SettingsError(
-                "--airbyte-url: not set, nor AIRBYTE_EVENTS_AIRBYTE_URL, and nobody can be asked here; for example "
-                "--airbyte-url http://localhost:8000"
+                "--airbyte-url: not set, nor AIRBYTE_EVENTS_AIRBYTE_URL, and there is no terminal to ask at; for "
+                "example --airbyte-url http://localhost:8000"
             )
         if instance is None:
             answers = _ask_url(given)

@@ -168,7 +168,7 @@ class JobEvent:
 
     @property
     def weight(self) -> int:
-        """The approximate size in memory in bytes; foreign texts can be long."""
+        """The approximate size in memory in bytes; names and reasons can be long."""
         error = 0 if self.error is None else len(self.error.message or "")
         receipts = sum(200 + len(receipt.task_url or "") for receipt in self.receipts)
         links = len(self.url or "") + len(self.task_url or "")

@@ -116,7 +116,7 @@ class CatchUp:
                 await self._take(page.jobs, overdue)
         except AirbyteError as exc:
             whose = f"connection {connection_id}" if connection_id else "all connections"
-            logger.warning("could not list the changed jobs of %s, trying again: since=%s: %s", whose, since, exc)
+            logger.warning("could not list the changed jobs of %s, retrying: since=%s: %s", whose, since, exc)
         else:
             listed[connection_id] = served_at or asked_at
 

@@ -1,4 +1,4 @@
-"""Storing states that a listener reports: whether they are our Airbyte's, or another one's with the same numbers."""
+"""Storing states that a listener reports, once it is certain that they are our Airbyte's and not another one's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VERIFIED_SECONDS = 3600.0
 """How long a connection stays verified: a copy of our Airbyte has the same connections, but other new jobs."""
 
 MAX_UNKNOWN = 3
-"""A feed that reports so many jobs which Airbyte does not know, and none that it knows, is another Airbyte's."""
+"""A feed is another Airbyte's if it has reported so many jobs that our Airbyte does not have, and none that it has."""
 
 
 @dataclass(eq=False, repr=False)
@@ -148,7 +148,7 @@ class FeedIntake:
                     break
                 except AirbyteError as exc:
                     failures += 1
-                    logger.warning("could not list what completed while the feed was down, trying again: %s", exc)
+                    logger.warning("could not list what completed while the feed was down, retrying: %s", exc)
                 await anyio.sleep(pause(failures))
 
     def _is_verified(self, state: JobEvent) -> bool:
@@ -186,7 +186,7 @@ class FeedIntake:
                 except AirbyteError as exc:
                     failures += 1
                     logger.warning(
-                        "could not check a job that the listener reports, trying again: job_id=%d: %s", job_id, exc
+                        "could not check a job that the listener reports, retrying: job_id=%d: %s", job_id, exc
                     )
                     # Retried last: Airbyte may fail for this job alone.
                     if (state := self._unverified.pop(job_id, None)) is not None:
@@ -212,8 +212,9 @@ class FeedIntake:
             state = reported[mine.ref]
         if not same_job(mine, state):
             self.reject(
-                f"its job {state.ref.job_id} is of connection {state.connection_id} and was created at"
-                f" {state.started_at}, not of connection {mine.connection_id} and at {mine.started_at}"
+                f"its job {state.ref.job_id} has connection {state.connection_id} and was created at"
+                f" {state.started_at}; our Airbyte's has connection {mine.connection_id} and was created at"
+                f" {mine.started_at}"
             )
             return
         await self._accept_connection(state)
@@ -232,7 +233,9 @@ class FeedIntake:
         logger.info("the listener reports a job that Airbyte does not know: job_id=%d", state.ref.job_id)
         self._unknown.add(state.ref.job_id)
         if len(self._unknown) >= MAX_UNKNOWN and not self._verified_until:
-            self.reject(f"it reports jobs {', '.join(map(str, sorted(self._unknown)))}, none of which is there")
+            self.reject(
+                f"our Airbyte has none of the jobs {', '.join(map(str, sorted(self._unknown)))} that it reports"
+            )
 
     async def _accept_connection(self, state: JobEvent) -> None:
         if len(self._verified_until) >= LIMIT:

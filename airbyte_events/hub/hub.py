@@ -260,10 +260,10 @@ class Hub:
             yield completions
 
     async def progress(self, job_id: int, *, streams: bool = False, max_age: float = FRESH_SECONDS) -> Progress | None:
-        """Return how far an active job is, by the listener, else by Airbyte; None if that can't be learnt now.
+        """Return the progress of an active job, by the listener, else by Airbyte; None if neither reports it now.
 
-        It may be of an earlier request, see :attr:`Progress.observed_at`: Airbyte receives few of
-        them, see :data:`PROGRESS_PER_MINUTE`.
+        It may be from an earlier request, see :attr:`Progress.observed_at`: few are sent to Airbyte, see
+        :data:`PROGRESS_PER_MINUTE`.
 
         :param streams: also request the streams, where Airbyte reports them.
         :param max_age: seconds, the age up to which an earlier response is as good.
@@ -330,7 +330,7 @@ class Hub:
                     self._confirm(task, event_of(self.instance, job))
                     reason = f"job {job_id} is {job.status.value}"
                 elif (state := await self._states.known(job_id)) is None or not task.accepts(state):
-                    raise UnknownJob(f"Airbyte at {url} knows no job {job_id}")
+                    raise UnknownJob(f"Airbyte at {url} has no job {job_id}")
         except AirbyteError as exc:
             reason, cause = f"job {job_id} had not completed when last seen, and Airbyte does not respond: {exc}", exc
         state = await self._states.known(job_id)
@@ -359,7 +359,7 @@ class Hub:
         if not task.identity.fits(state):
             mine = task.identity
             raise UnknownJob(
-                f"Airbyte at {self._monitor.system.url} knows no job {state.ref.job_id} of connection"
+                f"Airbyte at {self._monitor.system.url} has no job {state.ref.job_id} of connection"
                 f" {mine.connection_id} that was created at {format_time(mine.started_at)}: the job with that id is"
                 f" of connection {state.connection_id} and was created at {format_time(state.started_at)}. Airbyte"
                 " reuses job ids after its database was restored or recreated"

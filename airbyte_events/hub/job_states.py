@@ -134,7 +134,7 @@ class JobStates:
         try:
             states = await self.monitor.watch(job_ids, is_unverified)
         except AirbyteError as exc:
-            logger.warning("could not ask for job states, trying again: jobs=%d: %s", len(job_ids), exc)
+            logger.warning("could not request job states, retrying: jobs=%d: %s", len(job_ids), exc)
         finally:
             for left in set(job_ids) - self.waiting.job_ids:
                 self.monitor.watches.forget(left)

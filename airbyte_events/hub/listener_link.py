@@ -21,7 +21,7 @@ from airbyte_events.monitor.poller import Poller
 logger = logging.getLogger(__name__)
 
 MAX_AWAY = 3600.0
-"""The maximum seconds until a feed that was left is followed again: its settings may have been corrected."""
+"""The maximum seconds until a feed that was left is followed again: the settings may have been corrected by then."""
 
 PATIENCE_SECONDS, IMPATIENCE_SECONDS = 5.0, 2.0
 """The longest wait for a listener's states, and for those after it did not respond in time: it may wait itself for an
@@ -110,7 +110,7 @@ class ListenerLink:
             # They are sent again and again.
             level = logging.WARNING if self._takes_watches else logging.DEBUG
             self._takes_watches = False
-            logger.log(level, "the listener does not take watches, asking Airbyte instead: jobs=%d: %s", len(jobs), exc)
+            logger.log(level, "the listener accepts no watches, asking Airbyte instead: jobs=%d: %s", len(jobs), exc)
             if isinstance(exc, FeedRefused) and exc.status_code != 401:
                 self.leave(str(exc))
             return None
@@ -133,14 +133,14 @@ class ListenerLink:
             return None
 
     async def send_receipts(self, receipts: list[dict[str, Any]]) -> None:
-        """Report which tasks have received completions; what the listener does not take is dropped."""
+        """Report which tasks have received completions; receipts that the listener does not accept are dropped."""
         if self.feed is None or not self.up or self.left:
             return
         try:
             await self.feed.request("POST", "/v1/receipts", json={"receipts": receipts})
         except FeedError as exc:
             # A listener of an earlier version has none.
-            logger.debug("the listener takes no receipts: count=%d: %s", len(receipts), exc)
+            logger.debug("the listener accepts no receipts: count=%d: %s", len(receipts), exc)
 
     def leave(self, reason: str) -> None:
         """Leave the feed for a while and poll: it reports another Airbyte's jobs, or refuses ours."""

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def formatter(format: Literal["console", "json"], *, colors: bool = False) -> logging.Formatter:
-    """Return the formatter of a log. It makes foreign text in lines printable."""
+    """Return the formatter of a log. It escapes control characters."""
     rendering: list[Processor] = [JSONRenderer(serializer=lambda fields, **_: dumps(fields))]
     if format == "console":
         console = ConsoleRenderer(

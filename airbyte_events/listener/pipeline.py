@@ -132,7 +132,7 @@ class Pipeline:
         return await polled_at(self._store, self.instance)
 
     def view(self, seconds: float) -> None:
-        """Poll more often for so many seconds, if this listener leads the instance: somebody looks at its jobs."""
+        """Poll more often for so many seconds, if this listener leads the instance: a client reads its jobs."""
         if self.monitor is not None:
             self.monitor.watches.view(seconds)
 

@@ -98,7 +98,7 @@ async def _serve(
             async with http_client() as http, anyio.create_task_group() as tasks:
                 faults = listener.election.faults
                 systems = {name: airbyte_client(http, each, attempts=1) for name, each in settings.instances.items()}
-                # Whoever greets says what to do next.
+                # The greeting says what to do next.
                 reports = partial(report, settings, systems, listener.store, remedy=greet is None)
                 tasks.start_soon(supervise, "startup report", reports, faults)
                 tasks.start_soon(supervise, "secrets", partial(listener.secrets.follow, reload), faults)

@@ -37,7 +37,7 @@ _PAGE = 500
 class LateReasons:
     """Adds the reasons of one instance's failures to their states, while it runs.
 
-    :param explain: returns a failure with its reason; None if that can't be learnt now.
+    :param explain: returns a failure with its reason; None if the reason can't be read now.
     """
 
     instance: str
@@ -89,7 +89,7 @@ class LateReasons:
         return True
 
     async def _next(self, waiting: OrderedDict[JobRef, float]) -> bool:
-        """Request the reason that has waited longest; return whether it was learnt, or is no longer wanted."""
+        """Request the reason that has waited longest; return whether it was read, or is no longer needed."""
         if not waiting:
             return True
         ref, until = next(iter(waiting.items()))

@@ -41,7 +41,7 @@ class Kind(NamedTuple):
 
 
 class UsualDurations:
-    """The usual durations of jobs, learnt from their last successes."""
+    """The usual durations of jobs, from their last successes."""
 
     def __init__(self) -> None:
         self._seconds: dict[Kind, dict[int, float]] = {}

@@ -35,7 +35,7 @@ class Ticks:
 
     :param unproven: while jobs are watched and push is unproven, or webhooks do not announce one of them.
     :param proven: while jobs are watched and push is proven.
-    :param viewed: at most, while somebody looks: with jitter and the response, all is known within 15 s.
+    :param viewed: at most, while there are viewers: with jitter and the response, all is known within 15 s.
     :param idle: while no job is watched: all is known within 60 s.
     """
 

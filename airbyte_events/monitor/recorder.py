@@ -205,7 +205,7 @@ class Recorder:
         return confirmed + nameless
 
     async def request_reason(self, event: JobEvent) -> JobEvent | None:
-        """Return a failure with the job system's reason, if it has one; None if that can't be learnt now."""
+        """Return a failure with the job system's reason, if it has one; None if it can't be read now."""
         system = self.system
         if not isinstance(system, ExplainsFailures):
             return event
@@ -215,7 +215,7 @@ class Recorder:
     async def _explain(self, events: list[JobEvent], known: States, unexplained: set[JobRef]) -> list[JobEvent]:
         """Return the events, new failures that no webhook has explained with the job system's reason.
 
-        :param unexplained: receives those whose reason can't be learnt now.
+        :param unexplained: receives those whose reason can't be read now.
         """
         explained = list(events)
         if not self.explaining():

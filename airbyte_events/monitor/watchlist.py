@@ -54,7 +54,7 @@ class Watches:
 
     def __init__(self) -> None:
         self.changed = Wakeup()
-        """Set when another job is watched, or somebody begins to look."""
+        """Set when another job is watched, or the first viewer comes."""
         self.followers = 0
         """The number of subscribers to completions of jobs that may not exist yet."""
         self._viewed_until = _NEVER
@@ -82,7 +82,7 @@ class Watches:
         return anyio.current_time() < self._viewed_until
 
     def view(self, seconds: float) -> None:
-        """Count somebody who looks at the instance's jobs, watched or not, for so many seconds."""
+        """Count a viewer of the instance's jobs, watched or not, for so many seconds."""
         if not self.viewed:
             self.changed.set()
         self._viewed_until = anyio.current_time() + seconds

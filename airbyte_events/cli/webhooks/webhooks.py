@@ -84,8 +84,9 @@ async def install(
     json: options.JSON = False,
 ) -> int:
     """Set Airbyte's webhook URLs to the listener's. The previous URLs are saved in a file that only you can read, for
-    uninstall, and beside it as the setting FORWARD_URLS, so that the listener can forward to them. Then Airbyte sends a
-    test through the new URL, which is looked up in the inbox. If Airbyte sends none, this command posts one."""
+    uninstall. A second file has them as the setting FORWARD_URLS, so that the listener can forward to them. Then
+    Airbyte sends a test to the new URL, and the command checks that it arrived. If Airbyte sends none, the command
+    posts one."""
     plan = Plan.of(load(config, listens=False), instance, workspace, url, listener, keep)
     kinds = KINDS if all_kinds else kind or REQUIRED
     output = Output(json=json)
@@ -250,7 +251,7 @@ def _agreed(output: Output, changes: list[dict[str, str]], *, dry_run: bool, yes
         return not dry_run
     if not sys.stdin.isatty() or output.json:
         raise SettingsError(
-            "--yes: not given, and nobody can be asked here; write --yes, or --dry-run to see the changes"
+            "--yes: not given, and there is no terminal to ask at; write --yes, or --dry-run to see the changes"
         )
     if confirmed(CHANGE_THIS):
         return True

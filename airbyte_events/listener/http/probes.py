@@ -27,7 +27,7 @@ _ID = re.compile(rb"(?:^|&)" + PARAMETER.encode() + rb"=([A-Za-z0-9_-]{22})(?:&|
 
 
 class Arrived(StrEnum):
-    """What became of a probe at the receiver."""
+    """The result of a probe at the receiver."""
 
     STORED = "stored"
     REJECTED = "rejected"

@@ -229,7 +229,7 @@ SCHEMAS: dict[str, Schema] = {
         notification=_or_null(ref("Notification")),
     ),
     "Progress": _object(
-        "How far an active job is. Unknown values are null; times are RFC 3339 in UTC.",
+        "The progress of an active job. Unknown values are null; times are RFC 3339 in UTC.",
         instance=TEXT,
         job_id=ID,
         connection_id=_or_null(TEXT),

@@ -62,8 +62,8 @@ class Settings(Declared):
     metrics_tokens: values.Tokens = setting((), example=OPENSSL, by_default="none: `/metrics` is public")
     """Tokens for `/metrics`, sent as `Authorization: Bearer`. Several are valid at once."""
     metrics_connections: values.Series = setting(0, example="200", by_default="0: none")
-    """The largest number of Airbyte connections that have a metric of their own, the time of their last success. It has
-    their ids and names, so set `METRICS_TOKENS`, too."""
+    """The largest number of Airbyte connections that have a metric of their own, the time of their last success. Its
+    labels are their ids and names, so set `METRICS_TOKENS`, too."""
     operator_tokens: values.Tokens = setting((), example=OPENSSL, by_default="none: nobody can")
     """API tokens that may also start a sync, cancel a job and read webhook bodies, on the dashboard too. Several are
     valid at once."""
@@ -83,10 +83,10 @@ class Settings(Declared):
     poll_interval_proven: values.Seconds = setting(30.0, example="30")
     """The same once webhooks are proven to work: they reported the last completions before a poll."""
     poll_interval_viewed: values.Seconds = setting(13.0, example="13")
-    """The same at most, while somebody looks: a dashboard, a stream, a command in the last minute. With 13, all changes
-    are known within 15 s."""
+    """The longest interval while a client uses the API: a dashboard, a stream, or a request in the last minute. With
+    13, all changes are known within 15 s."""
     poll_interval_idle: values.Seconds = setting(53.0, example="53")
-    """The same while no job is watched and nobody looks. With 53, all changes are known within 60 s."""
+    """The same while no job is watched and no client uses the API. With 53, all changes are known within 60 s."""
     retain_days: values.Days = setting(30.0, example="90")
     """Days to keep events and settled notifications. The latest state of each job is always kept."""
     retain_events: values.Events = setting(1_000_000, example="5000000")

@@ -57,7 +57,7 @@ class StoredPosition:
             except Exception as exc:
                 # Airflow raises errors of many types, and none may end the watch.
                 failures += 1
-                logger.warning("asset state can't be read, trying again: %s: %s", type(exc).__name__, exc)
+                logger.warning("asset state can't be read, retrying: %s: %s", type(exc).__name__, exc)
                 await asyncio.sleep(pause(failures))
         try:
             return None if value is None else Position.from_data(value)

@@ -118,7 +118,7 @@ async def await_sync(
     began = utcnow()
     with anyio.move_on_after(None if until is None else until - time.time()):
         event = await _first(Watch(key=key, wanted=criteria.wanted, poll_interval=poll_interval), criteria)
-    message = f"There was not {criteria} in time."
+    message = f"The time-out passed without {criteria}."
     if event is None:
         try:
             with anyio.move_on_after(_LAST_POLL_SECONDS):

@@ -79,9 +79,9 @@ async def follow(
             if not forever:
                 raise
             if isinstance(exc, (SettingsError, AirbyteError)):
-                logger.error("watch failed, trying again: %s", exc)
+                logger.error("watch failed, retrying: %s", exc)
             else:
-                logger.exception("watch failed, trying again")
+                logger.exception("watch failed, retrying")
         failures += 1
         await anyio.sleep(pause(failures, first=0.5))
 

@@ -180,7 +180,7 @@ async def test_an_airbyte_that_the_listener_does_not_have(stage: CommandStage) -
     done = await stage.run("jobs", "--instance", "cloud")
     assert done.code == 0
     assert "the listener has no Airbyte cloud" in done.err
-    assert "knows no job cloud/99" in (await stage.run("jobs", "show", "cloud/99")).err
+    assert "has no job cloud/99" in (await stage.run("jobs", "show", "cloud/99")).err
 
 
 class TestReplay:

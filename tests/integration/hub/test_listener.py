@@ -181,7 +181,7 @@ class TestWithAListener:
             if with_listener:
                 feed = stage.feed(await stack.enter_async_context(stage.listener()))
             hub = await stack.enter_async_context(stage.hub(feed))
-            with pytest.raises(UnknownJob, match="knows no job 404"):
+            with pytest.raises(UnknownJob, match="has no job 404"):
                 await hub.wait(404)
             assert hub.waiting == 0
 

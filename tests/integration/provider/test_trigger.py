@@ -92,7 +92,7 @@ async def test_a_job_that_airbyte_does_not_know(stage: AirflowStage) -> None:
     job = stage.start()
     event = await stage.fire(stage.trigger(job, job_id=4711))
     assert (event["status"], event["job_id"], event["job"]) == ("error", 4711, None)
-    assert "knows no job 4711" in event["message"]
+    assert "has no job 4711" in event["message"]
 
 
 async def test_a_job_that_ended_while_the_triggerer_was_down_past_the_deadline_is_a_success(
