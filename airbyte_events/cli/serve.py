@@ -11,7 +11,7 @@ import typer
 
 from airbyte_events.cli import options
 from airbyte_events.cli.options import flag
-from airbyte_events.cli.runner import EXIT_CODES, command
+from airbyte_events.cli.runner import command
 from airbyte_events.listener.settings import load
 from airbyte_events.listener.settings.reference import reference
 
@@ -31,7 +31,7 @@ def _serve_epilog() -> list[str]:
         # Links are the documentation's.
         meaning = re.sub(r" \(\[[^]]*\]\([^)]*\)\)", "", setting.meaning).replace("`", "")
         lines.append(f"  {setting.variable}{files}  {meaning}")
-    return [*lines, EXIT_CODES]
+    return [*lines, "Exit codes: 0 stopped by SIGTERM or Ctrl-C, 1 failed, 2 wrong usage or settings."]
 
 
 @command("serve", *_serve_epilog())
@@ -54,7 +54,7 @@ def serve(
     "  airbyte-events demo",
     "  airbyte-events demo --keep",
     "  airbyte-events demo --json | jq .",
-    EXIT_CODES,
+    "Exit codes: 0 done, or --keep stopped by Ctrl-C; 1 failed; 2 wrong usage or settings; 130 after Ctrl-C.",
 )
 def demo(
     keep: Annotated[
