@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
 import anyio
-from anyio.abc import TaskGroup
 from structlog.contextvars import bound_contextvars
 
 from airbyte_events._utils.times import utcnow
@@ -167,22 +166,18 @@ class Pipeline:
         )
         watches_read = anyio.Event()
 
-        async def until_lost(source: Callable[[], Awaitable[None]], tasks: TaskGroup) -> None:
-            try:
-                await source()
-            except LeaseLost as exc:
-                logger.warning("lease lost, stopping the pipeline: instance=%s error=%s", self.instance, exc)
-                tasks.cancel_scope.cancel()
-
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._follow_watches, monitor, watches_read)
-                tasks.start_soon(until_lost, Inbox(monitor, self._store).run, tasks)
+                tasks.start_soon(Inbox(monitor, self._store).run)
                 # The first poll reaches back to the time at which the first job was watched.
                 await watches_read.wait()
                 self.poller = Poller(monitor, self._ticks or Ticks())
                 tasks.start_soon(monitor.late_reasons.run)
-                tasks.start_soon(until_lost, self.poller.run, tasks)
+                tasks.start_soon(self.poller.run)
+        except* LeaseLost as lost:
+            error = lost.exceptions[0]
+            logger.warning("lease lost, stopping the pipeline: instance=%s error=%s", self.instance, error)
         finally:
             self.monitor = self.poller = None
 
