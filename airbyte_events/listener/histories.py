@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -110,27 +111,18 @@ class Histories:
         :raises StoreError: if they can't be read.
         """
         async with self._loading:
-            await self._load()
-
-    async def _load(self) -> None:
-        self.connections.clear()
-        self.active.clear()
-        self._read = {}
-        for wanted, most in ((EventFilter(terminal=True), MOST_JOBS), (EventFilter(terminal=False), MOST_ACTIVE)):
-            before, read = None, 0
-            while read < most:
-                page = await self._store.jobs(limit=_PAGE, before=before, wanted=wanted)
-                for state in page:
+            self.connections.clear()
+            self.active.clear()
+            self._read = {}
+            for terminal, most in ((True, MOST_JOBS), (False, MOST_ACTIVE)):
+                async for state in newest_states(self._store, EventFilter(terminal=terminal), most):
                     self._read[state.ref] = max(state.sequence, self._read.get(state.ref, 0))
                     self._add(state, newest=False)
-                if len(page) < _PAGE:
-                    break
-                before, read = page[-1].sequence, read + len(page)
-        self._read_to = max(self._read.values(), default=0)
-        early, self._early = self._early or OrderedDict(), None
-        for event in early.values():
-            self.add(event)
-        self.loaded.set()
+            self._read_to = max(self._read.values(), default=0)
+            early, self._early = self._early or OrderedDict(), None
+            for event in early.values():
+                self.add(event)
+            self.loaded.set()
 
     def add(self, event: JobEvent) -> None:
         """Add an event that was just appended; events come in the order of the log."""
@@ -171,3 +163,19 @@ class Histories:
         history.add(event, newest=newest)
         if len(self.connections) > MOST_CONNECTIONS:
             self.connections.popitem(last=False)
+
+
+async def newest_states(store: EventLog, wanted: EventFilter, most: int) -> AsyncIterator[JobEvent]:
+    """Read states from the store page by page, the newest first.
+
+    :param most: their number; with those of the last page it may be exceeded.
+    :raises StoreError: if they can't be read.
+    """
+    before, read = None, 0
+    while read < most:
+        page = await store.jobs(limit=_PAGE, before=before, wanted=wanted)
+        for state in page:
+            yield state
+        if len(page) < _PAGE:
+            return
+        before, read = page[-1].sequence, read + len(page)

@@ -20,7 +20,7 @@ from airbyte_events._utils.times import duration, format_time, utcnow
 from airbyte_events.errors import LeaseLost, StoreError
 from airbyte_events.events import EventFilter, JobEvent, JobRef, JobStatus, Signal, SignalKind
 from airbyte_events.events.progress import Progress
-from airbyte_events.listener.histories import ENOUGH, Histories, History
+from airbyte_events.listener.histories import ENOUGH, Histories, History, newest_states
 from airbyte_events.listener.settings.connections import ConnectionSettings
 from airbyte_events.store.base import EventStore
 from airbyte_events.store.records import Lease
@@ -50,7 +50,6 @@ MOST_RAISED = 10_000
 
 _LONGEST_REASON = 300
 _TOGETHER = 100
-_PAGE = 500
 _YIELD_EVERY = 500
 _DEFAULTS = ConnectionSettings()
 
@@ -161,15 +160,7 @@ class Signals:
 
     async def _read_raised(self) -> dict[JobRef, JobEvent]:
         wanted = EventFilter(instances=frozenset([self.instance]), terminal=False, jobs=False, signals=True)
-        found: dict[JobRef, JobEvent] = {}
-        before = None
-        while len(found) < MOST_RAISED:
-            page = await self._store.jobs(limit=_PAGE, before=before, wanted=wanted)
-            found |= {event.ref: event for event in page}
-            if len(page) < _PAGE:
-                break
-            before = page[-1].sequence
-        return found
+        return {event.ref: event async for event in newest_states(self._store, wanted, MOST_RAISED)}
 
     async def _read_progress(self, active: Iterable[JobEvent]) -> None:
         """Request the progress of jobs that may stall, now and then; of those that seem to stall also their streams."""
