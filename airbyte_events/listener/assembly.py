@@ -215,8 +215,8 @@ async def assemble(
             tasks.start_soon(supervise, "leader election", election.run, election.faults)
             # The listener is ready without them: a store that can't be read is a fault of its own.
             tasks.start_soon(supervise, "job histories", histories.load, {})
-            observe = partial(_observe_events, bus, metrics, pipelines, histories)
             tasks.start_soon(supervise, "viewers", viewers.run, election.faults)
+            observe = partial(_observe_events, bus, metrics, pipelines, histories)
             tasks.start_soon(supervise, "event metrics", observe, election.faults)
             yield listener
             tasks.cancel_scope.cancel()
