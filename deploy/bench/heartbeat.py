@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 BEAT = 0.005
 
+_WAIT = 0.001
+"""Seconds; shorter waits for a processor do not count."""
+
 
 class Wait(NamedTuple):
     """A wait for a processor: ``seconds`` of the time from ``begun`` to ``ended``."""
@@ -49,7 +52,7 @@ class Heartbeat:
         self._beaten = time.monotonic()
         # The thread notes a wait when it has a processor again: after the loop, perhaps, so at the next beat.
         self._last = (0.0, 0.0)
-        self._waits: deque[Wait] = deque(maxlen=1_000)
+        self._waits: deque[Wait] = deque()
 
     async def beat(self) -> None:
         """Beat until cancelled."""
@@ -75,9 +78,12 @@ class Heartbeat:
     def judge(self) -> None:
         """Note how long the last noted beat was blocked."""
         due, beaten = self._last
-        waited = sum(
-            min(wait.seconds, max(0.0, min(wait.ended, beaten) - max(wait.begun, due))) for wait in list(self._waits)
-        )
+        waited = 0.0
+        while self._waits and (wait := self._waits[0]).begun < beaten:
+            waited += min(wait.seconds, max(0.0, min(wait.ended, beaten) - max(wait.begun, due)))
+            if wait.ended > beaten:
+                break
+            self._waits.popleft()
         self.blocked = max(self.blocked, beaten - due - waited)
 
     def _beat_beside(self, ended: threading.Event) -> None:
@@ -85,7 +91,7 @@ class Heartbeat:
             due, worked = time.monotonic() + BEAT, time.process_time()
             time.sleep(BEAT)
             now = time.monotonic()
-            if (seconds := now - due - (time.process_time() - worked)) > 0:
+            if (seconds := now - due - (time.process_time() - worked)) > _WAIT:
                 self._waits.append(Wait(due, now, seconds))
 
     def _note_collection(self, phase: str, _: object) -> None:
