@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import takewhile
 
 import anyio.lowlevel
 
@@ -55,7 +56,8 @@ class LogTail:
         """Return the events after that sequence; empty if they have to be read."""
         if not self._events or self._events[0].sequence > sequence + 1:
             return []
-        return [event for event in self._events if event.sequence > sequence]
+        newest_first = takewhile(lambda event: event.sequence > sequence, reversed(self._events))
+        return list(newest_first)[::-1]
 
 
 class Wakeups:

@@ -61,7 +61,7 @@ class MemoryStore(MemoryLog, SQLiteInbox, EventStore):
             settle_all(self._file.connection, appended.outcomes, utcnow())
         if appended.events:
             unwatch(self._file.connection, appended.events)
-            self._tail.advance(appended.events[-1].sequence)
+            self._tail.advance(appended.events[-1].sequence, appended.events)
         return appended
 
     def _stored(self, arrival: Arrival, receipt: Receipt) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,9 +34,18 @@ def only(job_id: int) -> EventFilter:
     return EventFilter(instances=frozenset({"default"}), job_ids=frozenset({job_id}))
 
 
-@pytest.fixture
-async def store() -> AsyncIterator[MemoryStore]:
-    async with MemoryStore() as store:
+class OthersStore(MemoryStore):
+    """One to which another process appends: the bus has to read the events."""
+
+    async def changed(self, after: int, *, epoch: str | None = None) -> Sequence[JobEvent]:
+        await super().changed(after, epoch=epoch)
+        return ()
+
+
+@pytest.fixture(params=[MemoryStore, OthersStore])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[MemoryStore]:
+    kind: type[MemoryStore] = request.param
+    async with kind() as store:
         yield store
 
 
@@ -290,7 +299,7 @@ class TestFallingBehind:
                     await events.receive(1)
 
     async def test_the_bus_goes_on_when_the_log_forgot_what_it_had_not_read(self) -> None:
-        async with MemoryStore(capacity=10) as store, EventBus(store) as bus:
+        async with OthersStore(capacity=10) as store, EventBus(store) as bus:
             with bus.subscribe() as events:
                 # Without a checkpoint for the bus in between.
                 await store.append(flips(50))
@@ -434,7 +443,7 @@ async def test_i5_whoever_joins_leaves_and_stalls_sees_its_suffix(seed: int) -> 
         assert seen == [number for number in expected if number > begin]
 
 
-class FailingStore(MemoryStore):
+class FailingStore(OthersStore):
     """One whose log can't be read while ``failing``."""
 
     failing = False
@@ -476,7 +485,7 @@ class TestFailingStore:
     async def test_i4_survives_a_store_that_forgets_and_fails_at_once(self) -> None:
         """The store fails right after it said that the bus's place is gone."""
 
-        class Store(MemoryStore):
+        class Store(OthersStore):
             failures = 1
 
             async def head(self) -> int:
