@@ -77,7 +77,8 @@ class AirbyteTriggerSyncOperator(BaseOperator):
 
     A retry resumes the job of an earlier try if that is active or has succeeded; if it failed, the retry starts another
     one. A failed job fails the task with Airbyte's reason. A job that a person cancelled in Airbyte fails the task
-    without a retry. Clearing the task starts a new job. The task never cancels a job that it did not start.
+    without a retry. Clearing the task starts a new job. Without ``on_conflict="cancel"``, the task never
+    cancels a job that it did not start.
 
     :param connection_id: the Airbyte connection (UUID), or give its name by ``connection_name``. Templated.
     :param airbyte_conn_id: the Airflow connection of the Airbyte. Templated.
