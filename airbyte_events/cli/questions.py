@@ -10,7 +10,7 @@ from getpass import getpass
 
 
 def can_ask() -> bool:
-    """Return whether somebody can read a question and type the answer."""
+    """Return whether a question can be asked: standard input and standard error are a terminal."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 

@@ -277,7 +277,7 @@ def store(settings: Settings, answers: dict[str, Any]) -> Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """Changes of Airbyte's webhooks that somebody has agreed to."""
+    """Changes of Airbyte's webhooks that the user has confirmed."""
 
     plan: Plan
     changes: Sequence[Change]
@@ -298,7 +298,7 @@ _INSTALL = "airbyte-events webhooks install"
 
 
 def plan_webhooks(output: Output, settings: Settings, url: str | None, named: list[str] | None) -> Installation | None:
-    """Return the changes that point Airbyte's webhooks at the listener, if somebody agrees to them.
+    """Return the changes that point Airbyte's webhooks at the listener, if the user confirms them.
 
     :param url: the address at which Airbyte reaches the listener: to give it is to agree.
     :return: None if nobody agrees, or Airbyte can't be changed by its API.
@@ -346,7 +346,7 @@ def _ask_public_url(output: Output) -> str | None:
 
 
 def _choose(output: Output, workspaces: Sequence[Workspace]) -> list[Workspace]:
-    """Return the workspaces that somebody chooses; none if they choose none."""
+    """Return the workspaces that the user chooses, possibly none."""
     for number, workspace in enumerate(workspaces, 1):
         output.note(f"{number}  {workspace.name} ({workspace.id})")
     while True:

@@ -383,7 +383,7 @@ class Hub:
                 try:
                     await self.poll()
                 except AirbyteError as exc:
-                    logger.warning("could not poll Airbyte beside the feed: %s", exc)
+                    logger.warning("could not poll Airbyte while the feed is up: %s", exc)
 
     def _listed(self, served_at: datetime, complete: bool) -> None:
         if complete:

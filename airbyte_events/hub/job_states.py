@@ -43,7 +43,7 @@ class JobStates:
     """Jobs that the listener does not report."""
     _unverified: set[int] = field(default_factory=set, init=False)
     _unwatched: set[int] = field(default_factory=set, init=False)
-    """Jobs whose watch an open feed's listener did not take: it is sent again, and they are polled until then."""
+    """Jobs whose watch the listener did not accept though its feed is open. They are polled until it accepts."""
     _poll_requested: Wakeup = field(default_factory=Wakeup, init=False)
     _requests: dict[int, anyio.Event] = field(default_factory=dict, init=False)
     _requested: Wakeup = field(default_factory=Wakeup, init=False)

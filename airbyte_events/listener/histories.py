@@ -1,4 +1,4 @@
-"""The last completions of every connection, and the active jobs, in memory: what is usual, and what is not."""
+"""The last completions of every connection, and the active jobs, in memory: for usual durations and signals."""
 
 from __future__ import annotations
 

@@ -208,7 +208,9 @@ class LeaderElection:
             return False
         if candidate in (None, self.identity):
             return False
-        logger.warning("releasing failing lease %s: candidate=%s", lease.name, candidate, extra=_lease(lease.name))
+        logger.warning(
+            "releasing lease %s, as its task fails here: candidate=%s", lease.name, candidate, extra=_lease(lease.name)
+        )
         return True
 
 

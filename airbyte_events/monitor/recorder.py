@@ -309,7 +309,7 @@ class Recorder:
                     del self._contradicted[next(iter(self._contradicted))]
                 self.counters.contradictions += 1
                 logger.warning(
-                    "contradiction: the API reports %s for a job that has completed otherwise: job=%s",
+                    "contradiction: the API reports %s for a job that has completed with another status: job=%s",
                     event.status.value,
                     event.ref,
                     extra={"instance": event.ref.instance, "job_id": event.ref.job_id},

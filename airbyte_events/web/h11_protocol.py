@@ -130,7 +130,7 @@ class ConnectionLimits:
             loop.call_soon(self._next_turns, loop)
 
     def sweep(self, now: float) -> None:
-        """Disconnect clients whose time is over."""
+        """Disconnect clients that have exceeded a time limit."""
         for those, seconds in (
             (self.waiting, self.request_seconds),
             (self.stalled, self.stalled_seconds),

@@ -1,4 +1,4 @@
-"""Have Airbyte itself send a test to the listener, and find where the way breaks."""
+"""Have Airbyte itself send a test to the listener, and find where the path breaks."""
 
 from __future__ import annotations
 

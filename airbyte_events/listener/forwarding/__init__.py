@@ -1,1 +1,1 @@
-"""Notifications on their way to where they went before."""
+"""Forwarding of Airbyte's notifications to other URLs."""

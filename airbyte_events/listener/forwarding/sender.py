@@ -125,7 +125,7 @@ class Sender:
         return attempted
 
     async def attempt(self, parcel: Parcel) -> Attempted:
-        """Try to deliver once. What is overdue and fails is given up."""
+        """Try to deliver once. Deliveries that are overdue and fail are given up."""
         now = utcnow()
         overdue = {id_ for id_, at in parcel.received.items() if now - at >= self.retry_policy.give_up_after}
         if len(overdue) == len(parcel.received) and self._failures:

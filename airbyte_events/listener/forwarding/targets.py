@@ -91,15 +91,15 @@ class DeliveryTarget(ABC):
 
     @property
     def pace(self) -> float:
-        """The seconds from one turn to the next, with all deliveries of a cause in one request; 0: each by itself."""
+        """The seconds from one turn to the next, with all deliveries of a cause in one request; 0: each alone."""
         return 0.0
 
     def order(self, delivery: Delivery) -> str | None:
-        """Return what the deliveries have in common among which the order is kept."""
+        """Return a key: deliveries with the same key are sent in order; None for any order."""
         return None
 
     def cause(self, delivery: Delivery) -> str:
-        """Return what the deliveries of one request have in common: by default, each is sent by itself."""
+        """Return a key: deliveries with the same key are sent in one request. By default, each is sent alone."""
         return str(delivery.id)
 
     @abstractmethod

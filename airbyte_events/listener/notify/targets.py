@@ -28,7 +28,7 @@ from airbyte_events.listener.settings.notify import NotifySettings
 from airbyte_events.store.records import Delivery
 
 PREFIX = "notify/"
-"""What the names of these targets begin with in the store, beside those of forwarding."""
+"""The prefix of these targets' names in the store, which also has the targets of forwarding."""
 
 _NAMES_SECONDS = 5.0
 """The longest time in which the names of a message's connections are read."""

@@ -156,7 +156,7 @@ def refused(words: str) -> WrapValidator:
 
 
 def _within(low: float, high: float, words: str) -> WrapValidator:
-    """Refuse a number out of bounds, and what is no number, in these words."""
+    """Refuse a number out of bounds, or a value that is no number, with this message."""
 
     def validate(value: object, parse: ValidatorFunctionWrapHandler) -> object:
         try:

@@ -182,10 +182,10 @@ class AirbyteHook(FormHook):
     def cancelled_by_airbyte(
         self, job_id: int, connection_id: str, job_type: str | None, *, moved: bool, was_queued: bool
     ) -> bool:
-        """Return whether Airbyte itself cancelled the job, and no person, whose decision no retry undoes: in the queue
-        of a capacity plan, at the connection's next scheduled run or after 8 hours.
+        """Return whether Airbyte itself cancelled the job, and not a person: in the queue of a capacity plan, at the
+        connection's next scheduled run or after 8 hours. A retry must not undo a person's decision.
 
-        Airbyte's timeline has an event of each cancellation by a user. Where it does not answer, a job counts as
+        Airbyte's timeline has an event of each cancellation by a user. Where it does not respond, a job counts as
         cancelled by Airbyte if it never left the queue.
 
         :param moved: whether the job moved records or bytes: then it had left the queue.

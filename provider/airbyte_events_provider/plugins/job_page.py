@@ -32,10 +32,10 @@ from airbyte_events_provider.waiting.wait_start import JOB_XCOM, JobReference
 logger = logging.getLogger(__name__)
 
 PATH = "/" + re.sub(r"{\w+}", lambda name: name[0].lower(), JOB_HREF)
-"""Of the page. Airflow leaves the index of a task that is not mapped as its placeholder."""
+"""The page's path. For a task that is not mapped, Airflow sends the placeholder of the index as it is."""
 
 FRESH_SECONDS = 5.0
-"""All who look at a job share one request in this time."""
+"""All viewers of a job share one request in this time."""
 
 MOST_REQUESTS = 8
 """The maximum of jobs that are requested at a time."""
@@ -54,7 +54,7 @@ _READ = (DagAccessEntity.TASK_INSTANCE, DagAccessEntity.XCOM)
 
 
 class JobPages:
-    """Returns the pages of jobs, each requested once for all who look at it."""
+    """Returns the pages of jobs, each requested once for all its viewers."""
 
     def __init__(self) -> None:
         self._requests = anyio.CapacityLimiter(MOST_REQUESTS)

@@ -87,7 +87,7 @@ def _find(hook: AirbyteHook, record: JobRecord) -> Job | None:
             return job
         logger.warning("Airbyte job %s is not the one that an earlier try started: Airbyte was reset", record.job_id)
         return None
-    logger.info("an earlier try ended before Airbyte responded: looking for its job")
+    logger.info("an earlier try ended before Airbyte responded: searching for its job")
     return hook.call(record.find_created)
 
 

@@ -303,12 +303,12 @@ class TestOneEnd:
 
         assert (await watched.state(5)).status is JobStatus.SUCCEEDED
         assert watched.monitor.counters.contradictions == 1
-        assert "has completed otherwise" in caplog.text
+        assert "has completed with another status" in caplog.text
 
         await watched.monitor.poll()  # looks overlap: it is told again
 
         assert watched.monitor.counters.contradictions == 1
-        assert caplog.text.count("has completed otherwise") == 1
+        assert caplog.text.count("has completed with another status") == 1
 
     async def test_i2_failed_again_is_a_repeat(self, watched: Watched) -> None:
         for _ in range(2):
