@@ -11,8 +11,8 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airbyte-events",
         "name": integration,
-        "description": "Tasks that complete milliseconds after their `Airbyte <https://airbyte.com/>`__ job, "
-        "by webhooks instead of polling.\n",
+        "description": "Notifies Airflow milliseconds after an `Airbyte <https://airbyte.com/>`__ job completes: "
+        "webhooks instead of polling.\n",
         "integrations": [
             {"integration-name": integration, "external-doc-url": "https://airbyte.com/", "tags": ["service"]}
         ],

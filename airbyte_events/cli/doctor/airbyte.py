@@ -40,7 +40,7 @@ from airbyte_events.listener.settings import InstanceSettings
 from airbyte_events.monitor.monitor import OVERLAP
 
 SHORT_TOKEN_SECONDS = 60.0
-"""Tokens with a shorter life are renewed with almost every poll."""
+"""Tokens with a shorter lifetime are renewed with almost every poll."""
 
 _READ_LOG = "read Airbyte's log"
 _CREATE_APPLICATION = (
@@ -142,7 +142,9 @@ async def issues_token(about: Report, airbyte: AirbyteClient, instance: Instance
         return False
     text = "accepts the credentials" + ("" if life is None else f"; a token expires after {duration(life)}")
     if life is not None and life < SHORT_TOKEN_SECONDS:
-        about.warning(text, "give Airbyte's tokens a life of some minutes, so that not every poll fetches a new one")
+        about.warning(
+            text, "give Airbyte's tokens a lifetime of some minutes, so that not every poll requests a new one"
+        )
     else:
         about.ok(text)
     return True

@@ -149,7 +149,7 @@ async def check_store(about: Report, location: StoreLocation) -> None:
     free = shutil.disk_usage(location.file.parent).free
     text = f"its disk has {free / 1024**3:.1f} GiB free"
     if free < TOO_FEW_BYTES:
-        about.failure(text, "free some space: without it webhooks are refused, and events are lost")
+        about.failure(text, "free some space: on a full disk, webhooks are refused and no events are stored")
     elif free < SCARCE_BYTES:
         about.warning(text, "free some space, or retain less: AIRBYTE_EVENTS_RETAIN_DAYS")
     else:
