@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 import anyio
@@ -15,6 +17,7 @@ from airbyte_events.feed.client import FeedClient, FeedFrame
 from airbyte_events.hub.hub import AWAY_SECONDS, GRACE_SECONDS
 from airbyte_events.hub.listener_link import ListenerLink
 from airbyte_events.listener.leader import LeaderElection
+from airbyte_events.listener.pipeline import FAILING_SECONDS
 from airbyte_events.monitor.poller import Poller
 from airbyte_events.store.base import LeaseTable
 from airbyte_events.store.records import Lease
@@ -62,6 +65,41 @@ def test_another_listener_acquires_the_leases_of_one_that_crashed_within_15_s(le
             first.stop()
             await anyio.sleep(15)
             assert len(other.held) == leases
+            tasks.cancel_scope.cancel()
+
+    for _ in range(ROUNDS):
+        play(main)
+
+
+@dataclass
+class Reach:
+    """Whether a listener reaches Airbyte: not from a moment on."""
+
+    until: float = math.inf
+
+    @property
+    def failing(self) -> bool:
+        return anyio.current_time() >= self.until + FAILING_SECONDS
+
+    async def recovered(self) -> bool:
+        return False
+
+
+def test_another_listener_acquires_the_lease_of_one_that_can_not_reach_airbyte_within_half_a_minute() -> None:
+    async def main() -> None:
+        async with SharedStore() as store, anyio.create_task_group() as tasks:
+            reaches = [Reach(), Reach()]
+            first, other = (
+                LeaderElection(store, {"sources/default": lead}, health={"sources/default": each}) for each in reaches
+            )
+            tasks.start_soon(first.run)
+            await anyio.sleep(10)
+            tasks.start_soon(other.run)
+            await anyio.sleep(10)
+            assert first.held
+            reaches[0].until = anyio.current_time()
+            await anyio.sleep(30)
+            assert (len(first.held), len(other.held)) == (0, 1)
             tasks.cancel_scope.cancel()
 
     for _ in range(ROUNDS):
