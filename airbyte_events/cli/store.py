@@ -44,6 +44,8 @@ async def migrate(
         raise StoreError(f"there is no store {before.file}")
     output = Output(json=json)
     after = load(config, listens=False).store if target is None else _location("TO", target)
+    if before.file is not None and after.file is not None and before.file.resolve() == after.file.resolve():
+        raise SettingsError(f"TO: {after.file} is FROM itself; write a new store, or set AIRBYTE_EVENTS_STORE to one")
     async with _open(before) as old, _open(after) as new:
         stats = await old.stats()
         with _progress("moving", stats.events + stats.jobs + stats.notifications) as advance:

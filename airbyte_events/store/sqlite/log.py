@@ -141,12 +141,15 @@ class SQLiteLog(SQLiteTransactions, EventLog):
                 _renew_epoch(connection)
             return _found(connection)
 
-        await self._file.transact(run, self._continue_with)
+        await self._file.transact(run, self._replace)
 
-    def _continue_with(self, log: KnownLog | None) -> None:
+    def _replace(self, log: KnownLog | None) -> None:
         if log is None or log.epoch == self.epoch:
             return
         logger.error("the log %s has lost events: it has a new epoch, and clients read the states again", self._path)
+        self._continue_with(log)
+
+    def _continue_with(self, log: KnownLog) -> None:
         self._log = log
         # So that the next holders read the log anew.
         self._leases.revoke()
