@@ -75,7 +75,7 @@ def _connection(conn_id: str, *, wanted: bool) -> Iterator[Line]:
         return
     works, text = hook.test_connection()
     if not works:
-        yield "failure", part, text, "correct the connection: Admin, Connections"
+        yield "failure", part, text, "start what does not respond, or correct the connection: Admin, Connections"
     elif listener is None:
         remedy = "add a connection of type airbyte_events, and name it in the extra listener_conn_id of this one"
         yield "warning", part, text, remedy

@@ -35,6 +35,7 @@ async def test_a_listener_that_is_not_there(stage: AirflowStage) -> None:
     (line,) = (line for line in await examined("airbyte_default") if "airbyte_default" in line[1])
     assert line[0] == "failure"
     assert "The listener fails" in line[2]
+    assert "start what does not respond" in line[3]
 
 
 @pytest.mark.parametrize(("conn_ids", "level"), [((), "warning"), (("elsewhere",), "failure")])
