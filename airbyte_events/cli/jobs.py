@@ -29,9 +29,9 @@ _NEVER = "not polled yet"
     "jobs",
     "Active jobs:",
     "  airbyte-events jobs --active",
-    "The last failures, with their reasons:",
+    "The last failures:",
     "  airbyte-events jobs --status failed --limit 5",
-    "How and when the completion of one was detected:",
+    "How and when the completion of one was detected, and the reason of a failure:",
     "  airbyte-events jobs show 17",
     "Exit codes: 0 done, 1 the listener does not respond or refuses, 2 wrong usage or settings.",
 )

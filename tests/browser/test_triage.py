@@ -61,6 +61,7 @@ class TestFailuresByCause:
         failures = jobs.get_by_role("region", name="Failures, 24 h").get_by_role("listitem")
         group = failures.filter(has_text=CAUSE)
         expect(group).to_contain_text("2 failures of")
+        expect(group).to_contain_text(re.compile(r", last: job \d+, .+ ago"))
         group.get_by_role("link", name="2 failures").click()
         expect(jobs).to_have_url(re.compile(r"/jobs\?since=24h&cause=Table"))
         expect(rows(jobs)).to_have_count(2)

@@ -141,9 +141,9 @@ function failuresOf({ cause, jobs, connections }, path) {
     " of ",
     connections.slice(0, NAMED).map((job, i) => [i ? ", " : "", connectionLink(job)]),
     others > 0 ? ` and ${plural(others, "other connection")}` : "",
-    ", last ",
+    ", last: job ",
     jobLink(newest),
-    " ",
+    ", ",
     ago(newest.finished_at ?? newest.observed_at),
     h("div", { class: "reason" }, jobs.length === 1 ? reason(newest) : [cause, newest.error?.origin ? h("span", { class: "faint" }, ` · ${newest.error.origin}`) : ""]),
   );
