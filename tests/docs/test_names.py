@@ -34,6 +34,9 @@ def test_named_tests_exist(page: Path) -> None:
         assert file in names, file
     for function in re.findall(r"(?<=[`:])(test_\w+)(?=[`…])", text):
         assert any(f"def {function}" in source for source in TESTS.values()), function
+    for file, name in re.findall(r"`([\w/]*test_\w+\.py)(?:`: `|::)([Tt]est_?\w+)", text):
+        sources = [source for path, source in TESTS.items() if f"/{path}".endswith(f"/{file}")]
+        assert any(re.search(rf"(def|class) {name}", source) for source in sources), f"{file}: {name}"
     for group in re.findall(r"(?<=[`:])(Test\w+)(?=[`:])", text):
         assert any(f"class {group}" in source for source in TESTS.values()), group
 
