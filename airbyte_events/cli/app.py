@@ -17,7 +17,10 @@ from airbyte_events.cli.doctor import doctor
 from airbyte_events.cli.output import complain
 from airbyte_events.cli.runner import EXIT_CODES, Command
 from airbyte_events.cli.webhooks import samples, webhooks
-from airbyte_events.errors import AirbyteEventsError, SettingsError
+from airbyte_events.errors import AirbyteEventsError, AirbyteUnreachable, SettingsError, Unauthorized
+
+_ACCESS = (AirbyteUnreachable, Unauthorized)
+"""The faults of the settings that name an Airbyte, or of the way to it."""
 
 _WIDTH = 76
 """Columns of the examples below a command's help, which is indented by 2."""
@@ -29,7 +32,8 @@ def run() -> int:
     try:
         application(rich=sys.stdout.isatty())(prog_name="airbyte-events")
     except AirbyteEventsError as exc:
-        complain(" ".join(str(exc).split()))
+        remedy = "; airbyte-events doctor checks Airbyte's address and credentials" if isinstance(exc, _ACCESS) else ""
+        complain(" ".join(str(exc).split()) + remedy)
         return 2 if isinstance(exc, SettingsError) else 1
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else 1

@@ -151,7 +151,7 @@ async def test_errors_are_one_line(stage: CommandStage) -> None:
     stage.connection.active = False
     assert "is connection" in (await failed(stage, "Orders")).err
     stage.sim.add_fault(Fault(kind="status", status=401))
-    await failed(stage, "Orders")
+    assert "airbyte-events doctor checks" in (await failed(stage, "Orders")).err
     assert (await stage.run("trigger", "Orders", "--timeout", "1s")).code == 2
 
 
