@@ -35,10 +35,16 @@ _SECONDS = 10.0
 
 @command("list", "  airbyte-events notify list --config airbyte-events.toml", EXIT_CODES)
 def list_targets(config: options.Config = None, json: options.JSON = False) -> None:
-    """List the targets in the settings, with their filters. URLs are shown without their paths."""
+    """List the targets in the settings, with their filters and signals. URLs are shown without their paths."""
     settings, output = load(config, listens=False), Output(json=json)
     found = [
-        {"name": each.settings.name, "type": each.settings.type, "url": each.shown, "filters": _filters(each.settings)}
+        {
+            "name": each.settings.name,
+            "type": each.settings.type,
+            "url": each.shown,
+            "filters": _filters(each.settings),
+            "signals": list(each.settings.signals),
+        }
         for each in notify_targets(settings.notify).values()
     ]
     if json:
@@ -46,7 +52,7 @@ def list_targets(config: options.Config = None, json: options.JSON = False) -> N
     elif not found:
         output.note(_NONE)
     else:
-        output.table(("name", "type", "url", "completions"), list(map(_row, found)))
+        output.table(("name", "type", "url", "completions", "signals"), list(map(_row, found)))
 
 
 @command("test", "  airbyte-events notify test", "  airbyte-events notify test on-call", EXIT_CODES)
@@ -88,7 +94,8 @@ def _chosen(settings: Settings, name: str | None) -> list[NotifySettings]:
 
 def _row(target: dict[str, Any]) -> list[str]:
     filters = [f"{key} {', '.join(values)}" for key, values in target["filters"].items()]
-    return [target["name"], target["type"], target["url"], "; ".join(filters) or "all"]
+    signals = ", ".join(target["signals"])
+    return [target["name"], target["type"], target["url"], "; ".join(filters) or "all", signals or "none"]
 
 
 def _filters(settings: NotifySettings) -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ def config(stage: CommandStage, server: ScriptedServer) -> str:
     file = stage.folder / "events.toml"
     file.write_text(
         f'[[notify]]\nname = "chat"\ntype = "slack"\nurl = "{server.url}/{SECRET}"\nstatuses = ["failed"]\n'
-        f'connections = ["Orders, daily"]\n[[notify]]\nname = "events"\ntype = "cloudevents"\n'
+        f'signals = ["stalled"]\nconnections = ["Orders, daily"]\n[[notify]]\nname = "events"\ntype = "cloudevents"\n'
         f'url = "{server.url}/events"\nsecret = "{SIGNING_KEY}"\n',
         encoding="utf-8",
     )
@@ -33,14 +33,15 @@ async def test_targets_are_listed_with_their_filters(stage: CommandStage, server
     done = await stage.run("notify", "list", "--config", config)
     assert (done.code, done.err) == (0, "")
     heading, *lines = [" ".join(line.split()) for line in done.out.splitlines()]
-    assert heading == "NAME TYPE URL COMPLETIONS"
+    assert heading == "NAME TYPE URL COMPLETIONS SIGNALS"
     assert lines == [
-        f"chat slack {server.url}/… connections Orders, daily; statuses failed",
-        f"events cloudevents {server.url}/… all",
+        f"chat slack {server.url}/… connections Orders, daily; statuses failed stalled",
+        f"events cloudevents {server.url}/… all none",
     ]
     (chat, events) = json.loads((await stage.run("notify", "list", "--config", config, "--json")).out)["targets"]
     assert chat["filters"] == {"connections": ["Orders, daily"], "statuses": ["failed"]}
-    assert events == {"name": "events", "type": "cloudevents", "url": f"{server.url}/…", "filters": {}}
+    assert chat["signals"] == ["stalled"]
+    assert events == {"name": "events", "type": "cloudevents", "url": f"{server.url}/…", "filters": {}, "signals": []}
     assert SECRET not in done.out + json.dumps(chat)
 
 
