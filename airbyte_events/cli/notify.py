@@ -76,7 +76,7 @@ async def send_test(
         output.object({"targets": found, "right": right})
     else:
         rows = [(each, status("failure" if fault else "ok"), fault or "") for each, fault in faults.items()]
-        output.table(("name", "", "error"), rows)
+        output.table(("name", "result", "error"), rows)
     return 0 if right else 1
 
 

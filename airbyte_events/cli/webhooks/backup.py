@@ -39,9 +39,11 @@ class Backup:
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise SettingsError(f"--keep: {file} is no file that webhooks install wrote: name another file") from exc
+            raise SettingsError(f"{file} was not written by webhooks install: name another file with --keep") from exc
         if content.get("airbyte") != airbyte_url:
-            raise SettingsError(f"--keep: {file} is another Airbyte's, {content.get('airbyte')}: name another file")
+            raise SettingsError(
+                f"{file} keeps the URLs of another Airbyte, {content.get('airbyte')}: name another file with --keep"
+            )
 
     @property
     def digests(self) -> frozenset[str]:
