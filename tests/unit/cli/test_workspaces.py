@@ -93,7 +93,7 @@ class TestKept:
     def test_is_none_of_another_airbyte(self, tmp_path: Path) -> None:
         file = tmp_path / "kept.json"
         Backup(file, AIRBYTE).save()
-        with pytest.raises(SettingsError, match="keeps the URLs of another Airbyte.*--keep"):
+        with pytest.raises(SettingsError, match=r"keeps the URLs of another Airbyte.*--keep"):
             Backup(file, "https://api.airbyte.com/v1")
 
     @pytest.mark.parametrize(
@@ -102,5 +102,5 @@ class TestKept:
     def test_what_is_no_such_file_is_refused(self, tmp_path: Path, text: str) -> None:
         file = tmp_path / "kept.json"
         file.write_text(text)
-        with pytest.raises(SettingsError, match="was not written by webhooks install.*--keep"):
+        with pytest.raises(SettingsError, match=r"was not written by webhooks install.*--keep"):
             Backup(file, AIRBYTE)
