@@ -25,34 +25,47 @@ def test_figures_of_the_readme_are_those_of_the_benchmarks() -> None:
 
 HEARTBEAT = """
 import asyncio, sys, time
-from heartbeat import Heartbeat
+from heartbeat import BEAT, Heartbeat
+
+async def beats(heartbeat, more):
+    until = len(heartbeat.late) + more
+    while len(heartbeat.late) < until:
+        await asyncio.sleep(BEAT)
 
 async def main():
     heartbeat = Heartbeat()
     beating = asyncio.create_task(heartbeat.beat())
-    await asyncio.sleep(0.1)
+    await beats(heartbeat, 5)
     print("beats", flush=True)
     if sys.argv[1] == "blocked":
-        time.sleep(0.4)
-    await asyncio.sleep(0.8)
+        time.sleep(float(sys.argv[2]))
+    await asyncio.to_thread(sys.stdin.readline)
+    await beats(heartbeat, 5)
     print(max(heartbeat.late), heartbeat.blocked)
 
 asyncio.run(main())
 """
 
+STALL = 0.4
+"""Seconds."""
+
 
 @pytest.mark.parametrize("how", ["blocked", "without a processor"])
 def test_a_wait_for_a_processor_is_no_stall_of_the_loop(how: str) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", HEARTBEAT, how], cwd=ROOT / "deploy" / "bench", stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HEARTBEAT, how, str(STALL)],
+        cwd=ROOT / "deploy" / "bench",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     with process:
         assert process.stdout is not None
         assert process.stdout.readline() == "beats\n"
         if how == "without a processor":
             process.send_signal(signal.SIGSTOP)
-            time.sleep(0.4)
+            time.sleep(STALL)
             process.send_signal(signal.SIGCONT)
-        longest, blocked = map(float, process.stdout.read().split())
-    assert longest > 0.3
+        longest, blocked = map(float, process.communicate("over\n")[0].split())
+    assert longest > STALL / 2
     assert (blocked > longest / 2) == (how == "blocked")
