@@ -64,17 +64,34 @@ def as_refusal(error: AirbyteError) -> AirbyteStatusError | None:
     return kind(error.status_code, f"{error}{means}", page=error.page)
 
 
-class TokenCache:
-    """The current token.
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A token, and when to renew it on the event loop's clock; None: once it is refused."""
 
-    :param fetch: requests a new one from the token endpoint.
+    value: str = field(repr=False)
+    renew_at: float | None = None
+
+
+@dataclass(eq=False, slots=True)
+class HeldToken:
+    """Holds the current token. Sessions of one application may share it, also in other threads and event loops, whose
+    clock has to be the same: asyncio's is, trio's is not.
     """
 
-    def __init__(self, fetch: Callable[[], Awaitable[ApiResponse]]) -> None:
+    current: AccessToken | None = None
+
+
+class TokenCache:
+    """Fetches tokens as they are needed.
+
+    :param fetch: requests a new one from the token endpoint.
+    :param held: holds the current one.
+    """
+
+    def __init__(self, fetch: Callable[[], Awaitable[ApiResponse]], held: HeldToken) -> None:
         self._fetch = fetch
+        self._held = held
         self._lock = anyio.Lock()
-        self._token: str | None = None
-        self._renew_at: float | None = None
         self._fetches = 0
         self._failure: AirbyteError | None = None
 
@@ -104,9 +121,12 @@ class TokenCache:
                 self._fetches += 1
 
     def _usable(self, refused: str | None) -> str | None:
-        if self._renew_at is not None and anyio.current_time() >= self._renew_at:
+        token = self._held.current
+        if token is None or token.value == refused:
             return None
-        return None if self._token == refused else self._token
+        if token.renew_at is not None and anyio.current_time() >= token.renew_at:
+            return None
+        return token.value
 
     def _accept(self, response: ApiResponse) -> str:
         fields = response.object()
@@ -114,6 +134,6 @@ class TokenCache:
         if not isinstance(token, str) or re.fullmatch(rf"[!-~]{{1,{_LONGEST_TOKEN}}}", token) is None:
             raise AirbyteProtocolError(f"{response.request}: the response has no usable access_token")
         life = json_values.seconds(fields.get("expires_in"))
-        self._token = token
-        self._renew_at = None if not life else anyio.current_time() + _RENEW_AT * life
+        renew_at = None if not life else anyio.current_time() + _RENEW_AT * life
+        self._held.current = AccessToken(token, renew_at)
         return token

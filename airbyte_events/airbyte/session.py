@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import httpx
 
-from airbyte_events.airbyte.auth import Credentials, TokenCache, as_refusal
+from airbyte_events.airbyte.auth import Credentials, HeldToken, TokenCache, as_refusal
 from airbyte_events.airbyte.circuit_breaker import Backoff, transient
 from airbyte_events.airbyte.gateway import same_origin, secrets_in
 from airbyte_events.airbyte.transport import NO_HEADERS, ApiResponse, Observer, Request, exchange
@@ -40,6 +40,7 @@ class Session:
     :param url: in any spelling that :func:`normalise_url` accepts; the API's base afterwards.
     :param credentials: of an application; None for an Airbyte without authentication.
     :param token_url: see :func:`~airbyte_events.airbyte.url.token_endpoint`.
+    :param held: the access token, if several sessions share it; its own by default.
     :param headers: for a gateway, see :mod:`airbyte_events.airbyte.gateway`.
     :param timeout: seconds for one attempt, from the connection to the last byte.
     :param attempts: of a read, at least one.
@@ -54,6 +55,7 @@ class Session:
     _: KW_ONLY
     credentials: Credentials | None = None
     token_url: str | None = None
+    held: HeldToken = field(default_factory=HeldToken)
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 20.0
     attempts: int = 5
@@ -74,7 +76,7 @@ class Session:
         return f"<{type(self).__name__} {self.url}>"
 
     def _new_tokens(self) -> TokenCache | None:
-        return None if self.credentials is None else TokenCache(partial(self._fetch_token, self.credentials))
+        return None if self.credentials is None else TokenCache(partial(self._fetch_token, self.credentials), self.held)
 
     def authenticate(self, credentials: Credentials | None, headers: Mapping[str, str] = NO_HEADERS) -> bool:
         """Use these credentials and headers from now on.
@@ -85,7 +87,7 @@ class Session:
         changed = headers != self.headers
         self.headers = headers
         if credentials is not None and credentials != self.credentials:
-            self.credentials, changed = credentials, True
+            self.credentials, self.held, changed = credentials, HeldToken(), True
             self._tokens = self._new_tokens()
         return changed
 

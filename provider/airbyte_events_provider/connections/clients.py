@@ -14,6 +14,7 @@ import httpx
 from airbyte_events._utils.http import no_cookies
 from airbyte_events._utils.proxies import async_client
 from airbyte_events.airbyte import AirbyteClient
+from airbyte_events.airbyte.auth import Credentials, HeldToken
 from airbyte_events.errors import SettingsError
 from airbyte_events.feed.client import FeedClient
 from airbyte_events_provider.connections.settings import AirbyteSettings, ListenerSettings
@@ -21,10 +22,13 @@ from airbyte_events_provider.stats import count_response
 
 
 @contextlib.asynccontextmanager
-async def open_airbyte(settings: AirbyteSettings, *, attempts: int = 5) -> AsyncIterator[AirbyteClient]:
+async def open_airbyte(
+    settings: AirbyteSettings, *, attempts: int = 5, held: HeldToken | None = None
+) -> AsyncIterator[AirbyteClient]:
     """Open a client of Airbyte's API: ``async with open_airbyte(settings) as airbyte``.
 
     :param attempts: the maximum of attempts of a read.
+    :param held: the access token; by default, all clients of a process share it that have the same credentials.
     :raises SettingsError: if the certificates or proxies can't be used.
     """
     tls = await _tls(settings.verify, settings.client_cert)
@@ -37,10 +41,20 @@ async def open_airbyte(settings: AirbyteSettings, *, attempts: int = 5) -> Async
             settings.url,
             credentials=settings.credentials,
             token_url=settings.token_url,
+            held=held or held_token(settings.url, settings.token_url, settings.credentials),
             headers=dict(settings.headers),
             timeout=settings.timeout,
             attempts=attempts,
         )
+
+
+@lru_cache
+def held_token(url: str, token_url: str | None, credentials: Credentials | None) -> HeldToken:
+    """Return what holds the token of these credentials.
+
+    A task opens a client for each of its operations, and Airbyte limits the number of token requests, too.
+    """
+    return HeldToken()
 
 
 @contextlib.asynccontextmanager

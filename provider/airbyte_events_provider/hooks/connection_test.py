@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from airflow.providers.common.compat.sdk import AirflowException
 
+from airbyte_events.airbyte.auth import HeldToken
 from airbyte_events.errors import (
     AirbyteError,
     AirbyteEventsError,
@@ -60,7 +61,8 @@ async def diagnose_airbyte(settings: AirbyteSettings) -> tuple[str, Job | None]:
     :raises SettingsError: if the settings can't be used.
     """
     part, url = "The server's URL", settings.url
-    async with open_airbyte(settings, attempts=1) as airbyte:
+    # With a token of its own, as one that was issued before would still be accepted.
+    async with open_airbyte(settings, attempts=1, held=HeldToken()) as airbyte:
         with _explaining(
             (
                 AirbyteUnreachable,

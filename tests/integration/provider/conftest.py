@@ -10,6 +10,7 @@ import pytest
 from airflow.sdk.execution_time import task_runner
 
 from airbyte_events.simulator import Script, Simulator, serve_simulator
+from airbyte_events_provider.connections.clients import held_token
 from airbyte_events_provider.triggers.importing import imported
 from support.airflow_stage import AirflowStage, TaskStates
 from support.listener import CLIENT_SECRET, Running
@@ -28,6 +29,8 @@ async def stage(anyio_backend: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     """Known to Airflow as ``airbyte_default``, without a listener, and polled often. The first trigger has run."""
     for name in ("job_wait", "job_start", "connection_wait", "watcher_run"):
         await imported(f"airbyte_events_provider.triggers.{name}")
+    # Of a simulator that had the same port.
+    held_token.cache_clear()
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__POLL_INTERVAL", "0.1")
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__FALLBACK_AFTER", "0.1")
     monkeypatch.setenv("AIRFLOW__AIRBYTE_EVENTS__MIN_DEFERRAL", "0")

@@ -40,6 +40,36 @@ async def test_the_official_methods(stage: AirflowStage) -> None:
     assert hook.get_conn_params("airbyte_default")["client_id"] == "client"
 
 
+async def test_operations_share_a_token_until_it_is_refused(stage: AirflowStage) -> None:
+    hook = AirbyteHook()
+    job = await anyio.to_thread.run_sync(hook.submit_sync_connection, stage.connection_id)
+    await anyio.to_thread.run_sync(hook.get_job_details, job.job_id)
+    async with AirbyteHook().open() as airbyte:
+        await airbyte.get_job(job.job_id)
+    assert stage.requests("POST /applications/token") == 1
+    stage.sim.tokens.expire()
+    for _ in range(2):
+        await anyio.to_thread.run_sync(hook.get_job_details, job.job_id)
+    assert stage.requests("POST /applications/token") == 2
+
+
+async def test_a_connection_test_has_a_token_of_its_own(stage: AirflowStage) -> None:
+    hook = AirbyteHook()
+    await anyio.to_thread.run_sync(hook.list_connections)
+    for tests in (1, 2):
+        assert (await anyio.to_thread.run_sync(hook.test_connection))[0]
+        assert stage.requests("POST /applications/token") == 1 + tests
+
+
+async def test_other_credentials_have_another_token(stage: AirflowStage) -> None:
+    await anyio.to_thread.run_sync(AirbyteHook().list_connections)
+    stage.connect(
+        "wrong", conn_type="airbyte", host=stage.sim.url, login="client", password="not-the-secret-of-this-application"
+    )
+    with pytest.raises(AirflowException, match="rejects this client id and secret"):
+        await anyio.to_thread.run_sync(AirbyteHook("wrong").list_connections)
+
+
 async def test_coroutines_get_the_client(stage: AirflowStage) -> None:
     async with AirbyteHook().open() as airbyte:
         assert (await airbyte.create_job(stage.connection_id)).job_id == 1

@@ -79,6 +79,7 @@ async def test_the_synchronous_way_is_told_by_the_listener(stage: AirflowStage, 
 async def test_the_asynchronous_way_returns_the_job_id_at_once(stage: AirflowStage) -> None:
     assert await stage.execute(operator(stage, asynchronous=True, deferrable=True)) == 1
     assert stage.sim.world.jobs[1].status == "running"
+    assert stage.requests("POST /applications/token") == 1
 
 
 async def test_the_deferrable_way_returns_the_job_id(stage: AirflowStage, listener: Running) -> None:
