@@ -237,16 +237,28 @@ class TestInbox:
         button.click()
         expect(inside.get_by_role("region", name="Notifications").get_by_text("confirmed").first).to_be_visible()
 
-    def test_what_is_refused_is_counted_and_found(self, inside: Page, services: Services) -> None:
+    def test_what_is_not_confirmed_is_counted_and_found(self, inside: Page, services: Services) -> None:
         for body in ("not JSON", '{"text": "Hello World!"}'):
             services.airbyte.post(services.addresses.webhook_url, content=body)
-        refused = inside.get_by_role("region", name="Webhooks by workspace").get_by_role("link", name="1", exact=True)
+        webhooks = inside.get_by_role("region", name="Webhooks by workspace")
         inside.reload()
-        refused.click()
-        expect(inside).to_have_url(re.compile(r"/inbox\?outcome=refused$"))
+        expect(webhooks.get_by_role("columnheader", name="Not confirmed")).to_be_visible()
+        webhooks.get_by_role("link", name="1", exact=True).click()
+        expect(inside).to_have_url(re.compile(r"/inbox\?outcome=not_confirmed$"))
+        expect(inside.get_by_label("Result").locator("option:checked")).to_have_text("not confirmed for any reason")
         rows = inside.get_by_role("region", name="Notifications").get_by_role("row")
         expect(rows).to_have_count(1 + 1)
         expect(rows.last).to_contain_text("unreadable")
+
+    def test_refused_is_said_of_requests_alone(self, inside: Page) -> None:
+        for path in ("/", "/inbox"):
+            inside.goto(path)
+            expect(inside.get_by_role("table").first).to_be_visible()
+            assert "refused" not in (inside.locator("main").text_content() or "").lower()
+        inside.goto("/system")
+        webhooks = inside.get_by_role("region", name="Webhook responses")
+        expect(webhooks.get_by_text("Refused: wrong token, address or name")).to_be_visible()
+        expect(webhooks.get_by_text("confirmed")).to_have_count(0)
 
     def test_nothing_is_forwarded_here(self, inside: Page) -> None:
         inside.get_by_role("link", name="Forwarding").click()

@@ -7,7 +7,8 @@ const PAGE = 1000;
 const PAGES = 10;
 export const DAY = 86_400_000;
 const AGAIN = 60_000;
-const REFUSED = new Set(["unconfirmed", "unknown_job", "rejected"]);
+/** The outcomes of notifications that could have reported a completion, and that the API did not confirm. */
+export const NOT_CONFIRMED = new Set(["unconfirmed", "unknown_job", "rejected"]);
 
 /** The notifications of the last day: `items` by id, and whether all of that day's are among them. */
 export class Inbox {
@@ -52,7 +53,7 @@ export const announceable = (job) => job.job_type === "sync" && (job.status === 
 
 /**
  * By workspace: the syncs that ended in the last day and were announced or missed, and the notifications that were
- * refused because the API said otherwise or nobody can read them. `jobs` are those that are known, by instance and id.
+ * not confirmed because the API said otherwise or nobody can read them. `jobs` are those that are known, by instance and id.
  */
 export function health(jobs, notifications) {
   const found = new Map();
@@ -60,14 +61,14 @@ export function health(jobs, notifications) {
   const of = (instance, job) => {
     const workspace = job?.workspace_id ?? null;
     const key = `${instance}/${workspace ?? ""}`;
-    if (!found.has(key)) found.set(key, { key, instance, workspace: job?.names?.workspace ?? workspace, announced: 0, missed: 0, refused: 0, last: null });
+    if (!found.has(key)) found.set(key, { key, instance, workspace: job?.names?.workspace ?? workspace, announced: 0, missed: 0, notConfirmed: 0, last: null });
     return found.get(key);
   };
   const told = new Set();
   for (const each of notifications.values()) {
     const id = `${each.instance}/${each.job_id}`;
     const job = jobs.get(id);
-    if (REFUSED.has(each.outcome)) of(each.instance, job).refused += 1;
+    if (NOT_CONFIRMED.has(each.outcome)) of(each.instance, job).notConfirmed += 1;
     else if (each.kind === "success" || each.kind === "failure") {
       told.add(id);
       const workspace = of(each.instance, job);

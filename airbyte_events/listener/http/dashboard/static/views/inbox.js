@@ -1,5 +1,6 @@
 import * as api from "../api.js";
 import { h, section, table } from "../dom.js";
+import { NOT_CONFIRMED } from "../webhooks.js";
 import { ago, duration } from "../words.js";
 import { reader } from "./lists.js";
 
@@ -11,12 +12,11 @@ const OUTCOMES = {
   ignored: ["reports no completion", "faint"],
   rejected: ["unreadable", "bad"],
 };
-const REFUSED = ["unconfirmed", "unknown_job", "rejected"];
 
 export function inbox({ params, go, keep, place }) {
   const chosen = params.get("outcome") ?? "";
   const choice = (value, text) => h("option", { value, selected: value === chosen }, text);
-  const outcome = h("select", {}, choice("", "any"), choice("refused", "refused for any reason"), Object.entries(OUTCOMES).map(([value, [text]]) => choice(value, text)));
+  const outcome = h("select", {}, choice("", "any"), choice("not_confirmed", "not confirmed for any reason"), Object.entries(OUTCOMES).map(([value, [text]]) => choice(value, text)));
   const search = h("input", { type: "search", value: params.get("job") ?? "", inputmode: "numeric", autocomplete: "off" });
   const filters = h(
     "form",
@@ -46,7 +46,7 @@ export function inbox({ params, go, keep, place }) {
     list,
     {
       matches: (each) =>
-        (!outcome.value || each.outcome === outcome.value || (outcome.value === "refused" && REFUSED.includes(each.outcome))) &&
+        (!outcome.value || each.outcome === outcome.value || (outcome.value === "not_confirmed" && NOT_CONFIRMED.has(each.outcome))) &&
         (!search.value.trim() || String(each.job_id) === search.value.trim()),
       shown: place.shown,
       kept: (shown) => keep({ shown }),

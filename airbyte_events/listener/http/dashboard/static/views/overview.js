@@ -42,7 +42,7 @@ export function overview({ live }) {
       { title: "Workspace", cell: (each) => [each.workspace ?? h("span", { class: "faint" }, "unknown"), h("span", { class: "faint" }, ` · ${each.instance}`)], class: "long" },
       { title: "Reported", cell: (each) => number(each.announced), class: "n" },
       { title: "Missed", cell: (each) => (each.missed ? h("a", { class: "bad", href: "jobs?since=24h&origin=poll&type=sync" }, number(each.missed)) : "0"), class: "n" },
-      { title: "Refused", cell: (each) => (each.refused ? h("a", { href: "inbox?outcome=refused" }, number(each.refused)) : "0"), class: "n" },
+      { title: "Not confirmed", cell: (each) => (each.notConfirmed ? h("a", { href: "inbox?outcome=not_confirmed" }, number(each.notConfirmed)) : "0"), class: "n" },
       { title: "Last received", cell: (each) => (each.last ? ago(each.last) : "–"), class: "tight" },
       { title: "Remedy", cell: (each) => (each.missed ? missedRemedy(each.instance) : "–"), class: "long" },
     ],
