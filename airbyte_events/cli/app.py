@@ -15,7 +15,7 @@ from airbyte_events._utils import stdout
 from airbyte_events.cli import jobs, notify, replay, serve, simulate, store, tail, trigger, up
 from airbyte_events.cli.doctor import doctor
 from airbyte_events.cli.output import complain
-from airbyte_events.cli.runner import EXIT_CODES, Command
+from airbyte_events.cli.runner import Command, exit_codes
 from airbyte_events.cli.webhooks import samples, webhooks
 from airbyte_events.errors import AirbyteEventsError, AirbyteUnreachable, SettingsError, Unauthorized
 
@@ -24,6 +24,20 @@ _ACCESS = (AirbyteUnreachable, Unauthorized)
 
 _WIDTH = 76
 """Columns of the examples below a command's help, which is indented by 2."""
+
+_EPILOG = (
+    "Run a demo, without Airbyte and Airflow:",
+    "  airbyte-events demo",
+    "Set up a listener for your Airbyte. It asks for what it needs, and keeps it for all commands:",
+    "  airbyte-events up",
+    "In another terminal, check the whole path, list jobs, and follow completions:",
+    "  airbyte-events doctor",
+    "  airbyte-events jobs",
+    "  airbyte-events tail --ended",
+    "Simulate an Airbyte:",
+    "  airbyte-events simulate --help",
+    "Output in a pipe is plain. NO_COLOR turns colours off. --json writes JSON.",
+)
 
 
 def run() -> int:
@@ -45,36 +59,18 @@ def application(*, rich: bool) -> typer.Typer:
 
     :param rich: whether help and usage errors are coloured and framed.
     """
-    app = _group(
-        rich,
-        name="airbyte-events",
-        help="Stream Airbyte job events to Airflow: webhooks instead of polling.",
-        epilog=_lines(
-            rich,
-            "Run a demo, without Airbyte and Airflow:",
-            "  airbyte-events demo",
-            "Set up a listener for your Airbyte. It asks for what it needs, and keeps it for all commands:",
-            "  airbyte-events up",
-            "In another terminal, check the whole path, list jobs, and follow completions:",
-            "  airbyte-events doctor",
-            "  airbyte-events jobs",
-            "  airbyte-events tail --ended",
-            "Simulate an Airbyte:",
-            "  airbyte-events simulate --help",
-            "Output in a pipe is plain. NO_COLOR turns colours off. --json writes JSON.",
-            EXIT_CODES,
-        ),
-    )
-    app.callback()(_about)
+    app = _group(rich, name="airbyte-events", help="Stream Airbyte job events to Airflow: webhooks instead of polling.")
+    added: list[Command] = []
 
     def add(group: typer.Typer, *commands: Command) -> None:
+        added.extend(commands)
         for each in commands:
             group.command(each.name, help=each.help, epilog=_lines(rich, *each.epilog))(each.run)
 
     def add_group(name: str, text: str, epilog: Collection[str], *commands: Command) -> None:
         group = _group(rich)
         add(group, *commands)
-        app.add_typer(group, name=name, help=text, epilog=_lines(rich, *epilog))
+        app.add_typer(group, name=name, help=text, epilog=_lines(rich, *epilog, exit_codes(commands)))
 
     add(app, up.up, serve.serve, tail.tail)
     known = _group(rich, invoke_without_command=True, no_args_is_help=False)
@@ -88,6 +84,8 @@ def application(*, rich: bool) -> typer.Typer:
     add(app, doctor.doctor)
     add_group("store", store.HELP, store.EPILOG, store.migrate)
     add(app, serve.demo, simulate.simulate)
+    epilog = (*_EPILOG, exit_codes([*added, jobs.jobs]))
+    app.callback(epilog=_lines(rich, *epilog))(_about)
     return app
 
 

@@ -33,7 +33,7 @@ _NEVER = "not polled yet"
     "  airbyte-events jobs --status failed --limit 5",
     "How and when the completion of one was detected, and the reason of a failure:",
     "  airbyte-events jobs show 17",
-    "Exit codes: 0 done, 1 the listener does not respond or refuses, 2 wrong usage or settings.",
+    codes={0: "done", 1: "the listener does not respond or refuses"},
 )
 async def jobs(
     context: typer.Context,
@@ -88,7 +88,7 @@ async def jobs(
     "show",
     "  airbyte-events jobs show 17",
     "  airbyte-events jobs show cloud/17 --json | jq .history",
-    "Exit codes: 0 done, 1 there is no such job, or the listener does not respond, 2 wrong usage or settings.",
+    codes={0: "done", 1: "there is no such job, or the listener does not respond"},
 )
 async def show(
     job: Annotated[str, typer.Argument(metavar="[INSTANCE/]JOB_ID", help="For example 17, or cloud/17.")],

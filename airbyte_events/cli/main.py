@@ -13,7 +13,7 @@ _SERVER = frozenset(
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage or settings, 130 after Ctrl-C."""
+    """Run the command line and exit with its code."""
     try:
         from airbyte_events.cli.app import run
 

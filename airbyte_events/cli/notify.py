@@ -10,7 +10,7 @@ import typer
 from airbyte_events._utils.times import utcnow
 from airbyte_events.cli import options
 from airbyte_events.cli.output import Output, status
-from airbyte_events.cli.runner import EXIT_CODES, command
+from airbyte_events.cli.runner import command
 from airbyte_events.errors import SettingsError
 from airbyte_events.events import Cursor, JobEvent, JobRef, JobStatus, Origin
 from airbyte_events.listener.forwarding.sender import Sender, client
@@ -33,8 +33,8 @@ _FILTERS = ("instances", "connections", "workspaces", "statuses", "job_types")
 _SECONDS = 10.0
 
 
-@command("list", "  airbyte-events notify list --config airbyte-events.toml", EXIT_CODES)
-def list_targets(config: options.Config = None, json: options.JSON = False) -> None:
+@command("list", "  airbyte-events notify list --config airbyte-events.toml")
+async def list_targets(config: options.Config = None, json: options.JSON = False) -> int:
     """List the targets in the settings, with their filters and signals. URLs are shown without their paths."""
     settings, output = load(config, listens=False), Output(json=json)
     found = [
@@ -53,9 +53,10 @@ def list_targets(config: options.Config = None, json: options.JSON = False) -> N
         output.note(_NONE)
     else:
         output.table(("name", "type", "url", "completions", "signals"), list(map(_row, found)))
+    return 0
 
 
-@command("test", "  airbyte-events notify test", "  airbyte-events notify test on-call", EXIT_CODES)
+@command("test", "  airbyte-events notify test", "  airbyte-events notify test on-call")
 async def send_test(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="The name of a target. [all]")] = None,
     config: options.Config = None,

@@ -29,7 +29,7 @@ _FINAL = frozenset({"ignored", "rejected"})
     "  airbyte-events replay --pending",
     "All that were received while Airbyte was in trouble:",
     "  airbyte-events replay --since 2h",
-    "Exit codes: 0 all are confirmed again, 1 some were refused, 2 wrong usage or settings.",
+    codes={0: "all are confirmed again", 1: "some were refused, or the listener does not respond"},
 )
 async def replay(
     ids: Annotated[

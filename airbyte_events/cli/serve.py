@@ -7,11 +7,9 @@ import sys
 from functools import partial
 from typing import Annotated
 
-import typer
-
 from airbyte_events.cli import options
 from airbyte_events.cli.options import flag
-from airbyte_events.cli.runner import command
+from airbyte_events.cli.runner import INTERRUPTED, command
 from airbyte_events.listener.settings import load
 from airbyte_events.listener.settings.reference import reference
 
@@ -31,22 +29,26 @@ def _serve_epilog() -> list[str]:
         # Links are the documentation's.
         meaning = re.sub(r" \(\[[^]]*\]\([^)]*\)\)", "", setting.meaning).replace("`", "")
         lines.append(f"  {setting.variable}{files}  {meaning}")
-    return [*lines, "Exit codes: 0 stopped by SIGTERM or Ctrl-C, 1 failed, 2 wrong usage or settings."]
+    return lines
 
 
-@command("serve", *_serve_epilog())
+@command(
+    "serve",
+    *_serve_epilog(),
+    codes={0: "stopped by SIGTERM or Ctrl-C", 1: "failed", INTERRUPTED: "Ctrl-C before the listener runs"},
+)
 def serve(
     config: options.Config = None,
     host: options.Host = None,
     port: options.Port = None,
     show: Annotated[bool, flag("Print the log-in link in a pipe, too.", "--show")] = False,
-) -> None:
+) -> int:
     """Run the listener. It receives Airbyte's webhooks, polls Airbyte's API, and streams job events to subscribers.
     SIGTERM or Ctrl-C finishes requests in progress and stops it; a second one stops it at once."""
     from airbyte_events.listener.process import run as listen
 
     settings = partial(load, config, host=host, port=port)
-    raise typer.Exit(listen(settings(), settings, log_in=show or sys.stdout.isatty()))
+    return listen(settings(), settings, log_in=show or sys.stdout.isatty())
 
 
 @command(
@@ -54,17 +56,17 @@ def serve(
     "  airbyte-events demo",
     "  airbyte-events demo --keep",
     "  airbyte-events demo --json | jq .",
-    "Exit codes: 0 done, or --keep stopped by Ctrl-C; 1 failed; 2 wrong usage or settings; 130 after Ctrl-C.",
+    codes={0: "done, or --keep stopped by Ctrl-C", 1: "failed"},
 )
 def demo(
     keep: Annotated[
         bool, flag("Stay up with syncs running and a link to the dashboard, until Ctrl-C.", "--keep")
     ] = False,
     json: Annotated[bool, flag("Write one JSON object a line.", "--json")] = False,
-) -> None:
+) -> int:
     """Run a demo that takes seconds. It starts a simulated Airbyte, a listener and a client of its feed on loopback,
     runs five syncs, and shows the milliseconds from each completion to the client. Nothing is left running. --keep
     stays up, with syncs running and a link that logs in to the dashboard."""
     from airbyte_events.cli.demo import run as show
 
-    raise typer.Exit(show(as_json=json, keep=keep))
+    return show(as_json=json, keep=keep)

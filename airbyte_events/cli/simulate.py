@@ -17,7 +17,7 @@ from rich.table import Table
 from airbyte_events._utils import stdout
 from airbyte_events.cli.options import decimal, flag, option, whole
 from airbyte_events.cli.output import complain
-from airbyte_events.cli.runner import command
+from airbyte_events.cli.runner import INTERRUPTED, command
 from airbyte_events.simulator.capacity import LONGEST_WAIT
 from airbyte_events.simulator.faults import API_FAULTS, WEBHOOK_FAULTS, Fault
 from airbyte_events.simulator.models import NEWEST
@@ -35,7 +35,7 @@ _SHOWN = 20
     "  airbyte-events up --airbyte-url http://127.0.0.1:8000",
     "Every tenth webhook is lost:",
     "  airbyte-events simulate --fault lost:probability=0.1",
-    "Exit codes: 0 stopped, 1 the port is taken, 2 wrong usage.",
+    codes={0: "stopped", 1: "the port is taken", 2: "wrong usage", INTERRUPTED: "Ctrl-C before it runs"},
 )
 def simulate(
     host: Annotated[
@@ -94,7 +94,7 @@ def simulate(
         ),
     ] = None,
     json_output: Annotated[bool, flag("Write the addresses as a line of JSON.", "--json")] = False,
-) -> None:
+) -> int:
     """Simulate an Airbyte. It has Airbyte's public API, its internal API as far as this package uses it, and its
     webhooks, including their oddities. Its control API under /_simulator starts and completes jobs, injects faults, and
     lists requests. Ctrl-C stops it."""
@@ -136,7 +136,8 @@ def simulate(
         anyio.run(_serve, simulator, host, port, say)
     except OSError as exc:
         complain(f"can't listen on {host}:{port}: {exc.strerror or exc}; write another --host or --port")
-        raise typer.Exit(1) from exc
+        return 1
+    return 0
 
 
 def _fault(text: str) -> Fault:

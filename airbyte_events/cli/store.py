@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from airbyte_events.cli import options
 from airbyte_events.cli.output import Output
-from airbyte_events.cli.runner import EXIT_CODES, command
+from airbyte_events.cli.runner import command
 from airbyte_events.errors import SettingsError, StoreError
 from airbyte_events.listener.settings import load
 from airbyte_events.store import migration
@@ -27,7 +27,7 @@ EPILOG = ("  airbyte-events store migrate sqlite:////var/lib/airbyte-events/even
 _KINDS = ("events", "jobs", "notifications", "deliveries", "values")
 
 
-@command("migrate", "To the store of AIRBYTE_EVENTS_STORE:", *EPILOG, EXIT_CODES)
+@command("migrate", "To the store of AIRBYTE_EVENTS_STORE:", *EPILOG)
 async def migrate(
     source: Annotated[str, typer.Argument(metavar="FROM", help="Such as sqlite:////var/lib/airbyte-events/events.db.")],
     target: Annotated[

@@ -43,7 +43,7 @@ _READER_SECONDS = 0.5
     "Also what is late or stalled:",
     "  airbyte-events tail --ended --signals",
     "Each line of --json is a CloudEvents object: jq .data.status",
-    "Exit codes: 1 the listener refused, or did not respond at the start; 2 wrong usage or settings; 130 after Ctrl-C.",
+    codes={1: "the listener refused, or did not respond at the start"},
 )
 async def tail(
     instance: options.Instances = None,

@@ -27,7 +27,7 @@ from airbyte_events.cli.airbyte import choose_instance, find_connection, open_ai
 from airbyte_events.cli.api_client import Address, open_listener
 from airbyte_events.cli.options import choice, flag, option
 from airbyte_events.cli.output import Output, amount, status
-from airbyte_events.cli.runner import command
+from airbyte_events.cli.runner import INTERRUPTED, TIMED_OUT, command
 from airbyte_events.errors import AirbyteError, WaitTimeout
 from airbyte_events.events import JobEvent, JobStatus, Progress, Usual
 from airbyte_events.events.progress import USUAL_OF
@@ -37,7 +37,7 @@ from airbyte_events.jobs import Refresh, RefreshMode
 from airbyte_events.listener.settings import Settings, load
 from airbyte_events.monitor.poller import Ticks
 
-SUCCEEDED, ENDED_OTHERWISE, TIMED_OUT = 0, 1, 3
+SUCCEEDED, ENDED_OTHERWISE = 0, 1
 
 PROGRESS_SECONDS = 10.0
 """Seconds between two requests for the job's progress."""
@@ -62,8 +62,12 @@ class JobType(StrEnum):
     "  airbyte-events trigger 7b480e47-6992-5e8b-9c8a-acfd34a1b7bc --wait",
     "By name, for at most half an hour, in a script:",
     "  airbyte-events trigger Orders --wait --timeout 30m --json && ./load",
-    "Exit codes: 0 started (with --wait: succeeded); 1 failed, cancelled or an error; 2 wrong usage or settings; "
-    "3 timed out; 130 after Ctrl-C. After 3 and 130 the sync keeps running.",
+    codes={
+        0: "started (with --wait: succeeded)",
+        1: "failed, cancelled or an error",
+        TIMED_OUT: "timed out, the sync keeps running",
+        INTERRUPTED: "after Ctrl-C, a sync that has started keeps running",
+    },
 )
 async def trigger(
     connection: Annotated[str, typer.Argument(metavar="CONNECTION", help="The connection's id, or its name.")],

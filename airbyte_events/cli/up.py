@@ -25,7 +25,7 @@ from airbyte_events.cli.doctor.findings import Finding, Report
 from airbyte_events.cli.options import flag, option, whole
 from airbyte_events.cli.output import Output
 from airbyte_events.cli.questions import ask, ask_secret, can_ask, confirmed
-from airbyte_events.cli.runner import INTERRUPTED, command
+from airbyte_events.cli.runner import CUT_OFF, INTERRUPTED, command
 from airbyte_events.cli.webhooks.plan import Plan, Workspaces
 from airbyte_events.cli.webhooks.webhooks import CHANGE_THIS, note_replaced, show_changes, show_proof
 from airbyte_events.cli.webhooks.workspaces import REQUIRED, Change, Workspace, plan_install, read_workspaces
@@ -51,7 +51,12 @@ CONN_ID = "airbyte_events_default"
     "Then in another terminal:",
     "  airbyte-events doctor",
     "  airbyte-events jobs",
-    "Exit codes: 0 stopped, 1 Airbyte does not respond or refuses, 2 wrong usage or settings, 130 Ctrl-C when asked.",
+    codes={
+        0: "stopped",
+        1: "Airbyte does not respond or refuses",
+        INTERRUPTED: "Ctrl-C before the listener runs",
+        CUT_OFF: "the reader of the output has closed it",
+    },
 )
 def up(
     airbyte_url: Annotated[
@@ -84,7 +89,7 @@ def up(
         int | None, option("PORT", "Port to listen on. [AIRBYTE_EVENTS_PORT, else 8484]", parse=whole(1, 65535))
     ] = None,
     show_secrets: Annotated[bool, flag("Print the log-in link and the API token in a pipe, too.", "--show")] = False,
-) -> None:
+) -> int:
     """Set up a listener for your Airbyte, and run it. Asks for Airbyte's address and, if Airbyte requires them, client
     id and secret, and checks them. Generates the tokens. Offers to set Airbyte's webhooks. Prints the dashboard's
     address and the Airflow connection. Settings and secrets stay in files of your data folder that only you can read.
@@ -104,7 +109,7 @@ def up(
         if installation is not None and installation.plan.receiver.base != settings.public_url:
             settings = store(settings.model_copy(update={"public_url": installation.plan.receiver.base}), answers)
     except (KeyboardInterrupt, EOFError):
-        raise typer.Exit(INTERRUPTED) from None
+        return INTERRUPTED
     shows = show_secrets or sys.stdout.isatty()
 
     async def greet() -> None:
@@ -114,7 +119,7 @@ def up(
             output.line(line)
 
     reload = partial(load, host=host, port=port, airbyte=answers)
-    raise typer.Exit(run(settings, reload, log_in=shows, greet=greet))
+    return run(settings, reload, log_in=shows, greet=greet)
 
 
 def check_free(settings: Settings) -> None:

@@ -41,7 +41,7 @@ ELSEWHERE = "airbyte_events.doctor"
     "  airbyte-events doctor --json | jq '.findings[] | select(.level == \"failure\")'",
     "On an Airflow machine, with the connection that tasks use:",
     "  airbyte-events doctor --airflow-conn airbyte_production",
-    "Exit codes: 0 no failures, warnings or not; 1 failures; 2 wrong usage; 130 after Ctrl-C.",
+    codes={0: "no failures, warnings or not", 1: "failures", 2: "wrong usage"},
 )
 async def doctor(
     airflow: Annotated[

@@ -23,7 +23,7 @@ from airbyte_events.listener.settings import load
     "  airbyte-events webhooks test",
     "Through the proxy in front of the listener:",
     "  airbyte-events webhooks test --url https://events.example.com",
-    "Exit codes: 0 all were recognised, 1 some were not, 2 wrong usage or settings.",
+    codes={0: "all were recognised", 1: "some were not"},
 )
 async def send_samples(
     url: URL = None,

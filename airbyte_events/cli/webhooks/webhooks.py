@@ -60,7 +60,7 @@ _Yes = Annotated[bool, flag("Do not ask for confirmation.", "--yes", "-y")]
     "  airbyte-events webhooks install --workspace ID --url https://events.example.com",
     "Every kind of notification, without asking:",
     "  airbyte-events webhooks install --url https://events.example.com --all-kinds --yes",
-    "Exit codes: 0 installed and tested, 1 failed, 2 wrong usage or settings.",
+    codes={0: "installed and tested", 1: "failed"},
 )
 async def install(
     workspace: Workspaces = None,
@@ -143,7 +143,6 @@ def show_proof(output: Output, proof: probe.Proof) -> None:
 @command(
     "uninstall",
     "  airbyte-events webhooks uninstall --dry-run",
-    "Exit codes: 0 done, 1 failed, 2 wrong usage or settings.",
 )
 async def uninstall(
     workspace: Workspaces = None,
@@ -185,7 +184,7 @@ async def uninstall(
 @command(
     "status",
     "  airbyte-events webhooks status --url https://events.example.com",
-    "Exit codes: 0 successes and failures go to the listener, 1 they do not, 2 wrong usage or settings.",
+    codes={0: "successes and failures go to the listener", 1: "they do not"},
 )
 async def show_status(
     workspace: Workspaces = None,

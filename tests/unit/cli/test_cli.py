@@ -1,21 +1,25 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import support.command
 from airbyte_events import __version__
 from airbyte_events.cli.app import application
+from airbyte_events.cli.runner import command as declare
 from airbyte_events.listener.settings.reference import reference
 from support.process import environ_of
 from support.servers import free_port
@@ -47,6 +51,17 @@ def started(*args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*program, *args], env=environ_of(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+@contextmanager
+def simulated() -> Iterator[str]:
+    """Run a simulator in a process of its own; its URL."""
+    with started("simulate", "--port", "0", "--json") as running:
+        assert running.stdout is not None
+        try:
+            yield json.loads(running.stdout.readline())["url"]
+        finally:
+            running.terminate()
 
 
 def test_version() -> None:
@@ -102,7 +117,7 @@ class TestHelp:
     @pytest.mark.parametrize("rich", [True, False])
     def test_teaches_by_examples(self, rich: bool) -> None:
         shown = CliRunner().invoke(application(rich=rich), ["--help"], prog_name="airbyte-events").output
-        for words in ("airbyte-events demo", "airbyte-events up", "Exit codes: 0 done, 1 failed, 2 wrong usage"):
+        for words in ("airbyte-events demo", "airbyte-events up", "Exit codes: 0 done; 1 failed; 2 wrong usage"):
             assert words in shown
 
     @pytest.mark.parametrize("rich", [True, False])
@@ -111,7 +126,7 @@ class TestHelp:
         runner = CliRunner()
         shown = runner.invoke(application(rich=rich), [*args, "--help"], env={"COLUMNS": "200"}).output
         assert " airbyte-events " in shown.partition("--help")[2] or args == ("serve",)
-        assert "Exit codes: " in shown or args in {("webhooks",), ("store",), ("notify",)}
+        assert "Exit codes: " in shown
 
     @pytest.mark.parametrize("rich", [True, False])
     def test_of_serve_names_every_setting(self, rich: bool) -> None:
@@ -124,6 +139,71 @@ class TestHelp:
         done = command()
         assert done.returncode in {0, 2}
         assert "serve" in done.stdout + done.stderr
+
+
+def codes_in_help(*args: str) -> set[int]:
+    """The exit codes that the help lists."""
+    shown = CliRunner().invoke(application(rich=False), [*args, "--help"], env={"COLUMNS": "200"}).output
+    _, _, listed = " ".join(shown.split()).partition("Exit codes: ")
+    return {int(entry.split()[0]) for entry in listed.split("; ")}
+
+
+class TestExitCodes:
+    """The help lists all exit codes, and no others."""
+
+    @pytest.mark.parametrize("group", [(), ("jobs",), ("webhooks",), ("notify",), ("store",)])
+    def test_of_a_group_are_those_of_its_commands(self, group: tuple[str, ...]) -> None:
+        inner = [args for args in COMMANDS if args[: len(group)] == group and args != group]
+        assert codes_in_help(*group) == set().union(*(codes_in_help(*args) for args in inner))
+
+    def test_are_those_of_the_documentation(self) -> None:
+        page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
+        _, _, section = page.partition("## Output and exit codes")
+        rows = re.findall(r"^\| (\d+) \|", section.partition("\n## ")[0], re.MULTILINE)
+        assert codes_in_help() == set(map(int, rows))
+
+    def test_of_a_time_out_is_that_of_trigger(self) -> None:
+        assert [args for args in COMMANDS if 3 in codes_in_help(*args)] == [(), ("trigger",)]
+
+    @pytest.mark.parametrize(("raised", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError, 141), (typer.Exit(1), 1)])
+    def test_of_every_command_are_listed(
+        self, raised: type[BaseException] | BaseException, code: int, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        @declare("fail")
+        async def fail() -> int:
+            raise raised
+
+        with pytest.raises(typer.Exit) as left:
+            fail.run()
+        assert left.value.exit_code == code
+        assert code in fail.codes
+        assert f"{code} " in fail.epilog[-1]
+
+    def test_an_unlisted_one_is_a_mistake(self) -> None:
+        @declare("leave", codes={0: "done", 1: "failed"})
+        async def leave() -> int:
+            return 7
+
+        with pytest.raises(ValueError, match="7 is not in the help of leave"):
+            leave.run()
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="a pipe without a reader")
+    @pytest.mark.parametrize("args", [("notify", "list"), ("doctor",), ("up", "--airbyte-url")])
+    def test_of_an_output_that_nobody_reads(self, args: tuple[str, ...], tmp_path: Path) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        with simulated() as url, os.fdopen(writer, "wb") as pipe:
+            more = [url, "--port", str(free_port())] if args[0] == "up" else ["--json"]
+            done = subprocess.run(
+                [*support.command.command(), *args, *more],
+                env=environ_of() | {"XDG_DATA_HOME": str(tmp_path)},
+                stdout=pipe,
+                stderr=subprocess.PIPE,
+                timeout=60,
+                check=False,
+            )
+        assert done.returncode == 141
+        assert 141 in codes_in_help(*(arg for arg in args if not arg.startswith("--")))
 
 
 class TestWrongUsage:
