@@ -1,4 +1,4 @@
-"""Files that only their owner can read."""
+"""Files of settings and secrets: why one can't be read, and files that only their owner can read."""
 
 from __future__ import annotations
 
@@ -7,12 +7,32 @@ import os
 import tempfile
 from pathlib import Path
 
+from airbyte_events._utils.printable import shown
+
 
 def read_fault(exc: OSError | ValueError) -> str:
     """Return why a text file can't be read, without its name."""
     if isinstance(exc, FileNotFoundError):
         return "no such file"
     return f"can't be read ({exc.strerror})" if isinstance(exc, OSError) else "not a file of UTF-8 text"
+
+
+def place_of(name: Path | str, folder: Path | None = None) -> str:
+    """Return the path of a file that a setting names, for an error.
+
+    A secret may be given to a setting that expects a file's name, so a name is shown only if it is the path of
+    something: the file, or the first folder of its path, exists. Otherwise the error has the folder alone.
+
+    :param folder: where the name counts from; by default the working directory.
+    """
+    start = (folder or Path()).absolute()
+    path = start / name
+    begin = start if path.is_relative_to(start) else Path(path.anchor)
+    first, *further = path.relative_to(begin).parts or (".",)
+    # Unlike those of Path, these never raise: a secret may be too long for a file's name.
+    if os.path.lexists(path) or (further and os.path.isdir(begin / first)):  # noqa: PTH112
+        return shown(str(path))
+    return f"the file that it names in {shown(str(begin))}"
 
 
 def check_writable(file: Path) -> None:

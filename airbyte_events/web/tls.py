@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
+from airbyte_events._utils.files import place_of, read_fault
 from airbyte_events.errors import SettingsError
 
 
@@ -48,21 +49,28 @@ class Certificate:
             # No password prompt: nobody could answer it.
             context.load_cert_chain(self._certfile, self._keyfile, password=lambda: "")
         except (OSError, ValueError) as exc:
-            raise _unusable(exc) from None
+            raise self._unusable(exc) from None
         return context
 
     def _content(self) -> list[bytes]:
-        try:
-            return [file.read_bytes() for file in (self._certfile, self._keyfile)]
-        except OSError as exc:
-            raise _unusable(exc) from None
+        return [_read("CERTFILE", self._certfile), _read("KEYFILE", self._keyfile)]
+
+    def _unusable(self, exc: OSError | ValueError) -> SettingsError:
+        fault = str(getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc).lower().replace("_", " ")
+        if "pem lib" in fault:  # all that OpenSSL reports
+            fault = "one of the two is not PEM, or the key has a password"
+        return SettingsError(
+            f"AIRBYTE_EVENTS_TLS_CERTFILE: {place_of(self._certfile)}: can't be used with its key,"
+            f" {place_of(self._keyfile)} ({fault}); for example /etc/ssl/events.pem, with the key of the same"
+            " certificate in AIRBYTE_EVENTS_TLS_KEYFILE"
+        )
 
 
-def _unusable(exc: OSError | ValueError) -> SettingsError:
-    fault = str(getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc).lower().replace("_", " ")
-    if "pem lib" in fault:  # all that OpenSSL reports
-        fault = "one of the two is not PEM, or the key has a password"
-    return SettingsError(
-        f"AIRBYTE_EVENTS_TLS_CERTFILE: can't be used with its key ({fault});"
-        " for example /etc/ssl/events.pem, with the key of the same certificate in AIRBYTE_EVENTS_TLS_KEYFILE"
-    )
+def _read(setting: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as exc:
+        raise SettingsError(
+            f"AIRBYTE_EVENTS_TLS_{setting}: {place_of(file)}: {read_fault(exc)}; write a file that the listener's user"
+            " can read"
+        ) from None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from airbyte_events._utils.files import place_of
 from airbyte_events._utils.printable import shown
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings import sources
@@ -16,6 +18,9 @@ from airbyte_events.listener.settings.instance import InstanceSettings
 from airbyte_events.listener.settings.listener import Settings
 from airbyte_events.listener.settings.notify import NotifySettings
 from airbyte_events.listener.settings.saved import find_saved
+
+_IN_FILE = "{} in that file"
+"""How errors write a setting's example where a file has its value."""
 
 
 def load(
@@ -83,8 +88,20 @@ def _explained(exc: ValidationError, options: Mapping[str, object], file: Path |
 def _in_notify(name: str, place: int, file: Path | str | None) -> tuple[str, str]:
     """Return the same as :func:`_assignment` for a setting of a table ``[[notify]]``."""
     tree = sources.read_toml(Path(file)) if file else {}
-    label = sources.notify_label(dict(enumerate(tree.get("notify", []))).get(place, {}), place)
-    return f"{label}{name} in {file}", f'{name} = "{{}}"'
+    table = dict(enumerate(tree.get("notify", []))).get(place, {})
+    return _in_file(table, sources.notify_label(table, place), name, Path(file or ""))
+
+
+def _in_file(table: Mapping[str, Any], prefix: str, name: str, file: Path) -> tuple[str, str]:
+    """Return the same as :func:`_assignment` for a setting of a table of the settings file.
+
+    :param prefix: what errors write before the table's keys.
+    """
+    key = next((key for key in table if sources.without_file(key)[0] == name), name)
+    if key != name:
+        return f"{prefix}{key} in {file}: {place_of(str(table[key]), file.parent)}", _IN_FILE
+    number = isinstance(table.get(name), int | float)
+    return f"{prefix}{key} in {file}", f"{name} = {{}}" if number else f'{name} = "{{}}"'
 
 
 def _assignment(
@@ -99,7 +116,9 @@ def _assignment(
     expected += [] if instance is None else [sources.instance_variable(instance, name)]
     for given in sources.variables():
         for one in expected:
-            if given in {one, f"{one}_FILE"}:
+            if given == f"{one}_FILE":
+                return f"{given}: {place_of(os.environ[given].strip())}", _IN_FILE
+            if given == one:
                 return given, f"{one}={{}}"
     tree = sources.read_toml(Path(file)) if file else {}
     table = tree if instance is None else tree.get("instances", {}).get(instance)
@@ -107,6 +126,5 @@ def _assignment(
     # A missing setting is expected in the instance's table if there is one, else in the environment.
     if keys or (table is not None and instance is not None):
         prefix = "" if instance is None else f"instances.{instance}."
-        number = isinstance((table or {}).get(name), int | float)
-        return f"{prefix}{keys[0] if keys else name} in {file}", f"{name} = {{}}" if number else f'{name} = "{{}}"'
+        return _in_file(table or {}, prefix, name, Path(file or ""))
     return expected[0], f"{expected[0]}={{}}"

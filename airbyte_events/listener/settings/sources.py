@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from airbyte_events._utils.files import read_fault
+from airbyte_events._utils.files import place_of, read_fault
 from airbyte_events._utils.printable import shown
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.settings.declaration import DEFAULT_INSTANCE, INSTANCE_NAME, PREFIX, SECRETS
@@ -60,7 +60,7 @@ def read_environment() -> dict[str, Any]:
             raise SettingsError(f"{label}: set by value and by file, or by two variables; leave one of them out")
         text = os.environ[variable].strip()
         if by_file:
-            target[name] = _secret_file(variable, Path(text))
+            target[name] = _secret_file(variable, text)
         else:
             target[name] = SecretStr(text) if name in SECRETS else text
     return values | ({"instances": instances} if instances else {})
@@ -149,10 +149,10 @@ def read_toml(file: Path) -> dict[str, Any]:
     except OSError as exc:
         name = f"{PREFIX}CONFIG"
         # A variable's value may be a secret, meant for another one.
-        of_variable = os.environ.get(name) == str(file)
-        label = f"{name}: " if of_variable else f"--config: {file}: "
+        of_variable = Path(os.environ.get(name, "").strip()) == file
+        label = f"{name}: {place_of(file)}" if of_variable else f"--config: {file}"
         example = f"{name}=airbyte-events.toml" if of_variable else "--config airbyte-events.toml"
-        raise SettingsError(f"{label}{read_fault(exc)}; for example {example}") from None
+        raise SettingsError(f"{label}: {read_fault(exc)}; for example {example}") from None
     except ValueError as exc:
         # The file may hold secrets and be named by mistake: the message gives the position only.
         place = re.search(r"\(at [^)]*\)", str(exc))
@@ -176,7 +176,7 @@ def _table(table: dict[str, Any], prefix: str, file: Path, names: frozenset[str]
         elif name in table:
             raise SettingsError(f"{prefix}{name} in {file}: set by value and by file; leave one of them out")
         elif isinstance(value, str):
-            yield name, _secret_file(label, file.parent / value)
+            yield name, _secret_file(label, value, file.parent)
         else:
             raise SettingsError(f'{label}: not the name of a file; for example {key} = "/run/secrets/{name}"')
 
@@ -189,15 +189,20 @@ def _wrapped(value: object) -> object:
     return SecretStr(value.strip()) if isinstance(value, str) else value
 
 
-def _secret_file(label: str, file: Path) -> SecretStr:
-    # The message leaves the file's name out: it may be the secret itself, given to the wrong variable.
+def _secret_file(label: str, name: str, folder: Path | None = None) -> SecretStr:
+    """Return the content of the file that a setting names.
+
+    :param folder: where a relative name counts from; by default the working directory.
+    """
     try:
-        with file.open("rb") as stream:
+        with ((folder or Path()) / name).open("rb") as stream:
             content = stream.read(_MAX_SECRET_FILE + 1)
         text = content.decode().strip()
     except (OSError, ValueError) as exc:
+        label = f"{label}: {place_of(name, folder)}"
         raise SettingsError(f"{label}: {read_fault(exc)}; for example /run/secrets/airbyte-events") from None
     if not text or len(content) > _MAX_SECRET_FILE:
+        label = f"{label}: {place_of(name, folder)}"
         raise SettingsError(f"{label}: the file is {'too large' if text else 'empty'}; it must hold the secret alone")
     return SecretStr(text)
 

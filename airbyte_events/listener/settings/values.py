@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import stat
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -12,7 +14,6 @@ from uuid import UUID
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    FilePath,
     InstanceOf,
     PlainSerializer,
     SecretStr,
@@ -22,6 +23,7 @@ from pydantic import (
     WrapValidator,
 )
 
+from airbyte_events._utils.files import place_of, read_fault
 from airbyte_events._utils.networks import parse_network
 from airbyte_events.airbyte.gateway import parse_headers
 from airbyte_events.listener.forwarding.targets import Targets
@@ -67,6 +69,16 @@ def _strong(tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 def _targets(urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     Targets(url.get_secret_value() for url in urls)
     return urls
+
+
+def _existing(file: Path) -> Path:
+    try:
+        regular = stat.S_ISREG(file.stat().st_mode)
+    except (OSError, ValueError) as exc:
+        raise ValueError(f"{place_of(file)}: {read_fault(exc)}") from None
+    if not regular:
+        raise ValueError(f"{place_of(file)}: not a regular file")
+    return file
 
 
 def _sendable(token: SecretStr) -> SecretStr:
@@ -189,7 +201,7 @@ Headers = Annotated[_HeaderLines, AfterValidator(_headers)]
 Networks = Annotated[tuple[str, ...], AfterValidator(_networks), _List, refused(_NETWORKS)]
 Address = Annotated[str, AfterValidator(check_address)]
 Connections = Annotated[Mapping[str, InstanceOf[ConnectionSettings]], BeforeValidator(parse_connections)]
-ExistingFile = Annotated[FilePath, refused("no such file")]
+ExistingFile = Annotated[Path, AfterValidator(_existing)]
 Store = Annotated[InstanceOf[StoreLocation], BeforeValidator(_store), PlainSerializer(str)]
 Host = Annotated[str, refused(_NO_HOST), AfterValidator(_host)]
 Port = Annotated[int, _within(0, 65535, "not a port, a whole number from 0 to 65535")]

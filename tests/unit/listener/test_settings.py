@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from airbyte_events.errors import SettingsError
 from airbyte_events.listener.secrets import headers_of
 from airbyte_events.listener.settings import InstanceSettings, Settings, is_loopback, load
+from airbyte_events.listener.settings.declaration import SECRETS
 from airbyte_events.listener.settings.reference import Setting, markdown, reference
 from airbyte_events.listener.settings.saved import find_saved, save, saved_secret, secret_file, settings_file
 from airbyte_events.store.location import StoreLocation
@@ -253,7 +254,7 @@ class TestSeveral:
             "--config: nowhere.toml: no such file; for example --config airbyte-events.toml"
         )
         setenv(CONFIG=tmp_path)
-        assert refused().startswith("AIRBYTE_EVENTS_CONFIG: can't be read")
+        assert refused().startswith(f"AIRBYTE_EVENTS_CONFIG: {tmp_path}: can't be read")
         Path("events.toml").write_bytes(b"\xff")
         assert refused(Path("events.toml")).startswith("the settings file events.toml: not UTF-8")
 
@@ -457,7 +458,7 @@ class TestListening:
         setenv(AIRBYTE_URL=URL, TLS_CERTFILE="file.pem")
         assert refused().startswith("AIRBYTE_EVENTS_TLS_KEYFILE: not set, but tls_certfile is")
         setenv(TLS_KEYFILE="other.pem")
-        assert refused().startswith("AIRBYTE_EVENTS_TLS_KEYFILE: no such file")
+        assert re.match(r"AIRBYTE_EVENTS_TLS_KEYFILE: the file that it names in \S+: no such file; for ", refused())
         setenv(TLS_KEYFILE="file.pem")
         assert load().tls_keyfile == Path("file.pem")
 
@@ -506,6 +507,13 @@ def test_wrong_options_are_named_as_options(setenv: SetEnv) -> None:
     assert refused(host="a b").startswith("--host: not an IP address")
 
 
+BY_FILE = sorted(SECRETS & (set(Settings.model_fields) | set(InstanceSettings.model_fields)))
+"""The settings that the environment can give by file."""
+
+FILES = ["CONFIG", "TLS_CERTFILE"]
+"""Those that are files."""
+
+
 class TestSecretFiles:
     def test_value_and_file_together_are_refused(self, setenv: SetEnv) -> None:
         setenv(AIRBYTE_URL=URL, CLIENT_ID="a", CLIENT_SECRET=CANARY, CLIENT_SECRET_FILE="x")
@@ -523,10 +531,47 @@ class TestSecretFiles:
     def test_weak_tokens_in_a_file_are_told_of_that_file_variable(self, setenv: SetEnv) -> None:
         Path("secret").write_text("short", encoding="utf-8")
         setenv(AIRBYTE_URL=URL, API_TOKENS_FILE="secret")
-        assert refused().startswith("AIRBYTE_EVENTS_API_TOKENS_FILE: a token is")
+        file = Path("secret").absolute()
+        assert refused().startswith(f"AIRBYTE_EVENTS_API_TOKENS_FILE: {file}: a token is")
         config = toml(f'webhook_tokens_file = "secret"\n[instances.eu]\nairbyte_url = "{URL}"')
         setenv(API_TOKENS_FILE="")
-        assert refused(config).startswith("webhook_tokens_file in events.toml: a token is")
+        assert refused(config).startswith(f"webhook_tokens_file in events.toml: {file}: a token is")
+
+    @pytest.mark.parametrize("variable", [f"{name.upper()}_FILE" for name in BY_FILE] + FILES)
+    def test_the_error_has_the_path_of_what_can_not_be_read(
+        self, setenv: SetEnv, tmp_path: Path, variable: str
+    ) -> None:
+        setenv(AIRBYTE_URL=URL)
+        (tmp_path / "folder").mkdir()
+        for name, fault in (("folder/none", "no such file"), ("folder", "")):
+            for given in (name, tmp_path / name):
+                setenv(**{variable: given})
+                assert refused().startswith(f"AIRBYTE_EVENTS_{variable}: {tmp_path / name}: {fault}")
+
+    @pytest.mark.parametrize("variable", [f"{name.upper()}_FILE" for name in BY_FILE] + FILES)
+    @pytest.mark.parametrize("value", [CANARY, f"/{CANARY}", f"{CANARY}/x", f"https://u:{CANARY}@h/x", CANARY * 100])
+    def test_i7_what_is_no_path_may_be_a_secret(
+        self, setenv: SetEnv, tmp_path: Path, variable: str, value: str
+    ) -> None:
+        setenv(AIRBYTE_URL=URL, **{variable: value})
+        place = "/" if value.startswith("/") else str(tmp_path)
+        assert refused().startswith(f"AIRBYTE_EVENTS_{variable}: the file that it names in {place}: ")
+
+    @pytest.mark.parametrize("content", [None, b"", b"\xff", f"{CANARY} ü".encode()])
+    def test_the_error_about_a_table_has_the_path(self, content: bytes | None) -> None:
+        Path("etc").mkdir()
+        file = Path("etc/secret").absolute()
+        if content is not None:
+            file.write_bytes(content)
+        instance = f'[instances.eu]\nairbyte_url = "{URL}"\n'
+        # Of tokens, the content is wrong, too; so it is of URLs.
+        for line, label in (
+            ('api_tokens_file = "etc/secret"\n', "api_tokens_file"),
+            (f'{instance}forward_urls_file = "etc/secret"\n', "instances.eu.forward_urls_file"),
+            ('[[notify]]\nname = "a"\ntype = "slack"\nurl_file = "etc/secret"\n', "notify.a.url_file"),
+        ):
+            config = toml(line if instance in line else line + instance)
+            assert refused(config).startswith(f"{label} in events.toml: {file}: ")
 
     def test_relative_names_in_the_settings_file_count_from_its_folder(self, tmp_path: Path) -> None:
         folder = tmp_path / "etc"

@@ -100,10 +100,14 @@ class TestTLS:
     def test_what_can_not_be_used_is_told_in_one_line(self, files: Files) -> None:
         files.issue("127.0.0.1")
         files.key.write_text("no key")
-        with pytest.raises(SettingsError, match=r"^AIRBYTE_EVENTS_TLS_CERTFILE: .* not PEM, or .*; for .*$"):
+        with pytest.raises(SettingsError, match=r"^AIRBYTE_EVENTS_TLS_CERTFILE: .* not PEM, or .*; for .*$") as caught:
             Certificate(files.cert, files.key)
-        with pytest.raises(SettingsError, match="no such file"):
-            Certificate(files.folder / "none", None)
+        assert f": {files.cert}: can't be used with its key, {files.key} (" in str(caught.value)
+        none = files.folder / "none"
+        with pytest.raises(SettingsError, match=f"^AIRBYTE_EVENTS_TLS_CERTFILE: {none}: no such file; "):
+            Certificate(none, None)
+        with pytest.raises(SettingsError, match=f"^AIRBYTE_EVENTS_TLS_KEYFILE: {none}: no such file; "):
+            Certificate(files.cert, none)
 
 
 @asynccontextmanager
