@@ -35,9 +35,9 @@ TITLE = "From a job's completion to the task's success, in Airflow"
 NOTE = (
     "Mapped tasks of a real Airflow wait in one triggerer. *Floor* is a trigger that receives Airbyte's webhook, and "
     "whose task has as many XComs. A worker completes the task, or the trigger (`end_from_trigger=True`): then Airflow "
-    "stores each XCom in a loop of the triggerer's supervisor. Of those at once, half of the floor's complete before this "
-    "project's and half after, as Airflow is slower while more wait. The triggerer shares the processors with all others; "
-    "its waits for one are those of an idle thread."
+    "stores each XCom in a loop of the triggerer's supervisor. Airflow is slower while more tasks wait, so half of the "
+    "floor's burst completes before this project's and half after. The triggerer shares the processors with all "
+    "others; its waits for one are those of an idle thread."
 )
 COLUMNS = (PUSH.column, ORACLE.column)
 COLUMN_OF = {side.name: side.column for side in (PUSH, ORACLE)}
