@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
 from collections.abc import Awaitable
@@ -51,75 +52,111 @@ class ProgressWatch:
 
         :raises JobStalled: if the job has stalled, unless that is only logged.
         """
-        event: JobEvent | None = None
-        # Raised below: the task group would wrap them.
-        faults: list[Exception] = []
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._watch, read, faults, tasks.cancel_scope)
-            try:
-                event = await wait
-            except Exception as exc:
-                faults.append(exc)
-            tasks.cancel_scope.cancel()
-        if event is None:
-            raise faults[-1]
-        return event
-
-    async def _watch(self, read: ReadProgress, faults: list[Exception], scope: anyio.CancelScope) -> None:
-        """Watch until cancelled.
-
-        :param faults: receives the :class:`JobStalled` that ends the wait.
-        :param scope: of the wait.
-        """
+        looks = _Looks(self, read)
+        looks.begin()
         try:
-            line_every = number(SECTION, "progress_interval", default=LINE_SECONDS) or math.inf
-            look_every = line_every
-            if self.stalled_after is not None:
-                look_every = min(line_every, max(self.stalled_after / 4, _SHORTEST), _LONGEST)
-            if look_every == math.inf:
-                return
-            # Between two responses that are further apart, a short stall would not show.
-            fresh = FRESH_SECONDS if self.stalled_after is None else min(FRESH_SECONDS, self.stalled_after)
-            max_age = max(min(look_every, LINE_SECONDS) / 2, fresh)
-            # The tasks of one DAG run start together: without jitter they would ask together.
-            pause, line_at = look_every * random.uniform(0.5, 1), anyio.current_time()  # noqa: S311
-            line_at += line_every if look_every < line_every else 0
-            unchanged, warned = 0.0, False
-            while True:
-                await anyio.sleep(pause)
-                pause = look_every
-                # Before it counts as a stall, also what is read from the source and not committed yet.
-                streams = self.stalled_after is not None and unchanged >= self.stalled_after / 2
-                progress = await _read(read, streams=streams, max_age=max_age)
-                if progress is None:
-                    # Of many tasks that began together, Airbyte is asked in turn.
-                    pause = look_every / 3
-                    continue
-                unchanged = progress.unchanged_seconds
-                warned = self._check(progress, warned)
-                if anyio.current_time() >= line_at:
-                    self.log.info("%s", progress_line(progress))
-                    line_at = anyio.current_time() + line_every
-        except JobStalled as exc:
-            faults.append(exc)
-            scope.cancel()
-        except Exception:
-            # A fault in what is optional must not end the wait.
-            self.log.exception("the progress of the job is no longer watched")
+            with looks.scope:
+                return await wait
+        finally:
+            await looks.end()
+        assert looks.stall is not None  # noqa: S101 -- nothing else cancels the scope
+        raise looks.stall
 
-    def _check(self, progress: Progress, warned: bool) -> bool:
+
+class _Looks:
+    """Reads a job's progress now and then, by a timer: a task that sleeps meanwhile would double the objects of a
+    waiting trigger, and leave reference cycles, all for the garbage collector to look at.
+
+    :ivar scope: of the wait, cancelled if the job has stalled.
+    :ivar stall: the error that ends the wait then.
+    """
+
+    def __init__(self, watch: ProgressWatch, read: ReadProgress) -> None:
+        self.scope = anyio.CancelScope()
+        self.stall: JobStalled | None = None
+        self._watch, self._read = watch, read
+        self._unchanged, self._warned = 0.0, False
+        self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        stalled_after = self._watch.stalled_after
+        try:
+            self._line_every = number(SECTION, "progress_interval", default=LINE_SECONDS) or math.inf
+        except Exception:
+            self._give_up()
+            return
+        self._every = self._line_every
+        if stalled_after is not None:
+            self._every = min(self._line_every, max(stalled_after / 4, _SHORTEST), _LONGEST)
+        if self._every == math.inf:
+            return
+        # Between two responses that are further apart, a short stall would not show.
+        fresh = FRESH_SECONDS if stalled_after is None else min(FRESH_SECONDS, stalled_after)
+        self._max_age = max(min(self._every, LINE_SECONDS) / 2, fresh)
+        self._line_at = anyio.current_time() + (self._line_every if self._every < self._line_every else 0)
+        # The tasks of one DAG run start together: without jitter they would ask together.
+        self._look_in(self._every * random.uniform(0.5, 1))  # noqa: S311
+
+    async def end(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait([self._look])
+            self._look = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_in(self, seconds: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._begin_look)
+
+    def _begin_look(self) -> None:
+        self._timer = None
+        self._look = asyncio.get_running_loop().create_task(self._look_once())
+
+    async def _look_once(self) -> None:
+        try:
+            self._look_in(await self._read_and_report())
+        except JobStalled as exc:
+            self.stall = exc
+            self.scope.cancel()
+        except Exception:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        # A fault in what is optional must not end the wait.
+        self._watch.log.exception("the progress of the job is no longer watched")
+
+    async def _read_and_report(self) -> float:
+        """Return the seconds until the next look."""
+        stalled_after = self._watch.stalled_after
+        # Before it counts as a stall, also what is read from the source and not committed yet.
+        streams = stalled_after is not None and self._unchanged >= stalled_after / 2
+        progress = await _read(self._read, streams=streams, max_age=self._max_age)
+        if progress is None:
+            # Of many tasks that began together, Airbyte is asked in turn.
+            return self._every / 3
+        self._unchanged = progress.unchanged_seconds
+        self._warned = self._check(progress)
+        if anyio.current_time() >= self._line_at:
+            self._watch.log.info("%s", progress_line(progress))
+            self._line_at = anyio.current_time() + self._line_every
+        return self._every
+
+    def _check(self, progress: Progress) -> bool:
         """Log a stall, and its end, once; return whether it is logged.
 
         :raises JobStalled: if the job has stalled, unless that is only logged.
         """
-        stalled = self.stalled_after is not None and progress.has_stalled(self.stalled_after)
-        if stalled and not warned:
-            message = stall_message(progress, self.stalled_after or 0)
-            if self.on_stall != WARN:
-                raise JobStalled(message, cancel=self.on_stall == CANCEL)
-            self.log.warning("%s", message)
-        elif warned and not stalled:
-            self.log.info("%s, after a stall", progress_line(progress))
+        watch = self._watch
+        stalled = watch.stalled_after is not None and progress.has_stalled(watch.stalled_after)
+        if stalled and not self._warned:
+            message = stall_message(progress, watch.stalled_after or 0)
+            if watch.on_stall != WARN:
+                raise JobStalled(message, cancel=watch.on_stall == CANCEL)
+            watch.log.warning("%s", message)
+        elif self._warned and not stalled:
+            watch.log.info("%s, after a stall", progress_line(progress))
         return stalled
 
 

@@ -39,6 +39,26 @@ async def test_a_waiting_trigger_takes_little_memory(stage: AirflowStage) -> Non
     assert each - bare < 20_000
 
 
+async def test_a_waiting_trigger_is_one_task_and_leaves_no_reference_cycles(stage: AirflowStage) -> None:
+    count = 50
+    jobs = [stage.start_elsewhere() for _ in range(count)]
+    before = len(asyncio.all_tasks())
+    firing = [stage.firing(stage.trigger(job)) for job in jobs]
+    await stage.waited_for(count)
+    assert len(asyncio.all_tasks()) - before < count + 20  # the hub's own
+    gc.collect()
+    gc.disable()
+    try:
+        for job in jobs:
+            stage.end(job)
+        for task in firing:
+            await task
+        # Of what the simulator and the client do meanwhile.
+        assert gc.collect() < 10 * count
+    finally:
+        gc.enable()
+
+
 async def test_i10_many_triggers_do_not_hold_up_the_event_loop(stage: AirflowStage) -> None:
     few, many = await _longest_step(stage, TRIGGERS // 10), await _longest_step(stage, TRIGGERS)
     print(f"longest step: {few * 1000:.1f} ms with {TRIGGERS // 10} triggers, {many * 1000:.1f} ms with {TRIGGERS}")
