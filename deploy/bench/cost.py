@@ -29,7 +29,8 @@ TITLE = "What a completion costs"
 NOTE = (
     "Jobs complete at a constant rate, each with a webhook that Airbyte's API confirms and a task that waits. "
     "Processor time is that of the whole process, less what it takes when nothing completes. A sync (fsync) is that of "
-    "a commit. One by one: each webhook is confirmed before the next."
+    "a commit. One by one: each webhook is confirmed before the next. What the listener does without webhooks, such as "
+    "renewing leases, is subtracted at its mean rate."
 )
 COLUMNS = ("listener", "triggerer")
 RATE = 100
@@ -42,7 +43,11 @@ class Scale:
     """:param seconds: for which jobs complete, :data:`RATE` a second.
     :param quiet: seconds of each measurement in which nothing completes.
     :param watched: numbers of jobs that an idle listener watches.
-    :param webhooks: whose statements are counted.
+    :param background: seconds in which a listener without webhooks is counted: longer than any interval at which it
+        does something.
+    :param spaced: webhooks that come one by one and are counted: so many that the interval of a poll in which they
+        began makes no difference.
+    :param webhooks: that come at once and are counted.
     :param told: seconds after which all processes of PostgreSQL have reported what they did: after one at the earliest,
         and once they are idle for ten.
     """
@@ -50,19 +55,21 @@ class Scale:
     seconds: float = 8.0
     quiet: float = 8.0
     watched: tuple[int, ...] = (0, 100, 10_000)
+    background: float = 60.0
+    spaced: int = 200
     webhooks: int = 30
     told: float = 11.0
 
 
 FULL = Scale()
-SMALL = Scale(seconds=1.0, quiet=1.0, watched=(0, 100), webhooks=5, told=1.0)
+SMALL = Scale(seconds=1.0, quiet=1.0, watched=(0, 100), background=1.0, spaced=5, webhooks=5, told=1.0)
 
 
 def duration(scale: Scale) -> float:
     """About how long it takes, in seconds."""
     completions = 25 + 3 * scale.seconds + scale.quiet
     idle = sum(scale.quiet + 2 + count * 0.003 for count in scale.watched)
-    return completions + 5 + idle + 2 * (15 + scale.quiet + scale.webhooks * SPACED) + 4 * scale.told
+    return completions + 5 + idle + 2 * (15 + scale.background + scale.spaced * SPACED) + 4 * scale.told
 
 
 def rows(seen: Mapping[str, Any]) -> Iterator[Row]:
@@ -217,24 +224,19 @@ def _stored(
     command = ("env", *(f"{name}={value}" for name, value in counts.environment.items()))
     serve = (*command, sys.executable, str(HERE / "counting.py"), "serve")
     rig = Rig(processes, home, f"stored-{type(counts).__name__}", listener=True, store=store, serve=serve)
-    job_ids = rig.start_jobs(2 * scale.webhooks + 1)
+    job_ids = rig.start_jobs(1 + scale.spaced + scale.webhooks)
     _end(rig, processes, job_ids[:1], 1)
     seen = [(time.monotonic(), counts.read())]
-    for some, every in (
-        ([], scale.quiet),
-        (job_ids[1 : scale.webhooks + 1], SPACED),
-        (job_ids[scale.webhooks + 1 :], 0),
-    ):
+    spaced, at_once = job_ids[1 : scale.spaced + 1], job_ids[scale.spaced + 1 :]
+    for some, every in (([], scale.background), (spaced, SPACED), (at_once, 0)):
         _end(rig, processes, some, every)
         seen.append((time.monotonic(), counts.read()))
     rig.close()
     (began, first), (quiet, idle), *rest = seen
     background = {what: (idle[what] - first[what]) / (quiet - began) for what in first}
     found, before = {}, (quiet, idle)
-    for way, now in zip(("one by one", f"{scale.webhooks} at once"), rest, strict=True):
+    for way, some, now in zip(("one by one", f"{scale.webhooks} at once"), (spaced, at_once), rest, strict=True):
         seconds = now[0] - before[0]
-        found[way] = {
-            what: (now[1][what] - before[1][what] - background[what] * seconds) / scale.webhooks for what in first
-        }
+        found[way] = {what: (now[1][what] - before[1][what] - background[what] * seconds) / len(some) for what in first}
         before = now
     return found

@@ -38,6 +38,8 @@ class State(NamedTuple):
     :param read_only: whether the server is read-only.
     :param head_mark: digest of the newest event.
     :param seen_mark: digest of the requested event.
+    :param place: server, timeline and table; None if unavailable.
+    :param stored_place: the place that is stored, if one is.
     """
 
     epoch: str
@@ -48,6 +50,8 @@ class State(NamedTuple):
     read_only: bool
     head_mark: str | None
     seen_mark: str | None
+    place: str | None
+    stored_place: str | None
 
 
 class Identity:
@@ -59,14 +63,32 @@ class Identity:
 
     async def state(self, connection: Connection, seen: int = 0) -> State | None:
         """Return the state, with the digest of the event at sequence ``seen``; None if the log's row is missing."""
+        # A standby has no current WAL position to read.
+        place = (
+            "CASE WHEN current_setting('transaction_read_only') = 'off' THEN (SELECT system_identifier || '/'"
+            " || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/' || %s::regclass::oid FROM pg_control_system())"
+            " END"
+        )
+        try:
+            return await self._state(connection, seen, place, f"{self._s}.log")
+        except _UNAVAILABLE:
+            return await self._state(connection, seen, "NULL")
+
+    async def _state(self, connection: Connection, seen: int, place: str, *values: str) -> State | None:
+        """Read all that a poll needs, in one statement.
+
+        :param place: SQL expression of the place, which takes these values. A promotion begins a timeline
+            (https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES), and a restored
+            dump creates new tables.
+        """
         row = await fetch_one(
             connection,
             f"SELECT epoch, head, (SELECT min(sequence) FROM {self._s}.events), version, compatible_with,"
             " current_setting('transaction_read_only') = 'on',"
             f" (SELECT {DIGEST} FROM {self._s}.events WHERE sequence = head),"
-            f" (SELECT {DIGEST} FROM {self._s}.events WHERE sequence = %s)"
-            f" FROM {self._s}.log, {self._s}.schema_version",
-            seen,
+            f" (SELECT {DIGEST} FROM {self._s}.events WHERE sequence = %s),"
+            f" {place}, (SELECT value FROM {self._s}.meta WHERE key = %s) FROM {self._s}.log, {self._s}.schema_version",
+            *(seen, *values, PLACE),
         )
         return None if row is None else State(*row)
 
@@ -87,9 +109,7 @@ class Identity:
                 continue
             if state.read_only:
                 return state
-            place = await self._place(connection)
-            row = await fetch_one(connection, f"SELECT value FROM {self._s}.meta WHERE key = %s", PLACE)
-            before = None if row is None else str(row[0])
+            place, before = state.place, state.stored_place
             moved = place is not None and before is not None and place != before
             lost = state.head < head or tail.is_lost(state.head, state.first, state.seen_mark)
             if moved or (lost and epoch == state.epoch):
@@ -99,24 +119,6 @@ class Identity:
                 sql = f"INSERT INTO {self._s}.meta VALUES (%s, %s) ON CONFLICT DO NOTHING"
                 await connection.execute(sql, [PLACE, place])
             return state
-
-    async def _place(self, connection: Connection) -> str | None:
-        """Return server, timeline and table; None if unavailable.
-
-        A promotion begins a timeline
-        (https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES), and a restored dump
-        creates new tables.
-        """
-        try:
-            row = await fetch_one(
-                connection,
-                "SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_lsn()), 8) || '/'"
-                " || %s::regclass::oid FROM pg_control_system()",
-                f"{self._s}.log",
-            )
-        except _UNAVAILABLE:
-            return None
-        return str(row[0])
 
     async def _rename(self, connection: Connection, epoch: str, place: str | None) -> None:
         """Assign a new epoch, unless another process has just done so.

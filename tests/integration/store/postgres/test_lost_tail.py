@@ -91,6 +91,24 @@ async def test_i5_no_reader_gets_an_event_of_the_new_log_under_a_cursor_of_the_o
         assert (await store.read(2)).position == 3
 
 
+async def test_i5_a_lost_tail_is_found_where_the_server_s_identity_may_not_be_read(
+    server: PostgresServer, database: str
+) -> None:
+    owner = f"owner_{database}"
+    with psycopg.connect(server.url(database), autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {owner} LOGIN PASSWORD 'secret'")
+        connection.execute(f"GRANT CREATE ON DATABASE {database} TO {owner}")
+        connection.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+    url = server.url(database).replace("postgres:correct%2Fhorse%40battery", f"{owner}:secret")
+    async with PostgresStore(url) as store:
+        epoch = store.epoch
+        await store.append([event(1), event(2)])
+        await store.read(0)
+        assert await store.recall("place") is None
+        put_back(url, 1)
+        await renamed(store, epoch)
+
+
 async def test_a_log_that_is_pruned_is_the_same(url: str) -> None:
     async with two(url) as (one, other):
         epoch = one.epoch

@@ -18,11 +18,15 @@ from airbyte_events.store.records import Outcome
 from postgres_server import PostgresServer
 from support.airbyte import Airbyte, client_of
 from support.events import webhook_body
-from support.stored import receipt_of
+from support.stored import event, receipt_of
+from support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
 WEBHOOKS = 10
+
+POLL = re.compile(r"SELECT epoch, head, .*system_identifier.* FROM \S+\.log, \S+\.schema_version")
+"""What the connection that listens reads each second."""
 
 
 class Log:
@@ -35,7 +39,8 @@ class Log:
     def statements(self) -> tuple[list[str], list[str]]:
         """Those that do the work, and those of the connection that listens for notifications."""
         text = self._server.log[self._skipped :]
-        found = re.findall(r"\[(\d+)\] LOG:  (?:statement|execute [^:]*): (.*)", text)
+        # The last line may not be complete.
+        found = re.findall(r"\[(\d+)\] LOG:  (?:statement|execute [^:]*): (.*)\n", text)
         listening = {process for process, statement in found if statement.startswith("LISTEN")}
         working = [statement for process, statement in found if process not in listening]
         return working, [statement for process, statement in found if process in listening]
@@ -57,15 +62,16 @@ async def test_a_confirmed_webhook_costs_three_statements(
         lease = await store.acquire("sources/default", "here", 60)
         monitor = Monitor("default", client_of(http, airbyte.url), store, lease=lease)
         tasks.start_soon(Inbox(monitor, store).run)
-        # What all of them ask when they begin is not counted. Nothing tells when they have.
+        # What all of them ask when they begin is not counted. Nothing tells when the inbox has.
+        await until(lambda: any(map(POLL.fullmatch, log.statements()[1])))
         await anyio.sleep(0.5)
         working, listening = map(len, log.statements())
         with bus.subscribe() as events, anyio.fail_after(30):
             for job_id in range(1, WEBHOOKS + 1):
                 airbyte.put(job_id, "succeeded")
                 await receipt_of(store, webhook_body(job_id), job_id=job_id, received_at=utcnow())
-                event = await anext(events)
-                assert (event.ref.job_id, event.names["connection"]) == (job_id, "orders")
+                published = await anext(events)
+                assert (published.ref.job_id, published.names["connection"]) == (job_id, "orders")
         done, listened = (some[before:] for some, before in zip(log.statements(), (working, listening), strict=True))
         assert {each.outcome for each in await store.notifications()} == {Outcome.CONFIRMED}
         # Those who read the log from it, not from the bus, find the same.
@@ -74,4 +80,29 @@ async def test_a_confirmed_webhook_costs_three_statements(
     assert [sum(word in each for each in done) for word in ("receive_1", "n.received_at", "append_1")] == [WEBHOOKS] * 3
     assert len(done) == 3 * WEBHOOKS
     # What it asks each second does not depend on webhooks.
-    assert len(listened) < 2 * WEBHOOKS
+    assert not [each for each in listened if not POLL.fullmatch(each)]
+
+
+async def test_an_idle_listener_costs_a_statement_a_second(log: Log, url: str) -> None:
+    """What listens polls the log by one statement, and subscribers that wait for events ask nothing."""
+    async with PostgresStore(url) as store, EventBus(store) as bus:
+        await store.append([event(1)])
+        with bus.subscribe():
+            await until(lambda: any(map(POLL.fullmatch, log.statements()[1])))
+            working, listening = map(len, log.statements())
+            await until(lambda: len(log.statements()[1]) >= listening + 3)
+            done, listened = (
+                some[before:] for some, before in zip(log.statements(), (working, listening), strict=True)
+            )
+    assert not done
+    assert all(map(POLL.fullmatch, listened))
+
+
+async def test_a_renewed_lease_costs_a_statement(log: Log, store: PostgresStore) -> None:
+    await until(lambda: any(map(POLL.fullmatch, log.statements()[1])))
+    lease = await store.acquire("sources/default", "here", 60)
+    before = len(log.statements()[0])
+    assert await store.acquire("sources/default", "here", 60) == lease
+    assert [each.split(" VALUES")[0] for each in log.statements()[0][before:]] == [
+        'INSERT INTO "airbyte_events".leases AS l'
+    ]
