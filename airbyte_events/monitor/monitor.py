@@ -122,6 +122,8 @@ class Monitor:
         self.counters = self._recorder.counters
         self.late_reasons = self._recorder.late_reasons
         self.generations = self._recorder.generations
+        # As this monitor stored it, and the epoch of the log then. While it has its lease, nobody else stores one.
+        self._looked_at: tuple[str, datetime] | None = None
         self._polling = anyio.Lock()
         self._confirmed = anyio.Event()
         self._confirmed.set()
@@ -276,7 +278,7 @@ class Monitor:
         :raises AirbyteError: if the API can't list jobs.
         """
         async with self._polling:
-            started, cut = utcnow(), self.counters.cut
+            started, cut, epoch = utcnow(), self.counters.cut, self.store.epoch
             since = await self._begin(started)
             why = Confirmation() if confirmation is None else confirmation
             found, served_at = await self._store_changed(since, started, why)
@@ -286,6 +288,7 @@ class Monitor:
                 found, served_at = await self._store_changed(since, served_at, why)
             if self.marking:
                 await self._remember("looked_at", served_at)
+                self._looked_at = None if self.lease is None else (epoch, served_at)
             self.on_list(served_at, self.counters.cut == cut)
             return found
 
@@ -300,6 +303,8 @@ class Monitor:
 
     async def _begin(self, now: datetime) -> datetime:
         """Return where a list begins: earlier changes are stored."""
+        if self._looked_at is not None and self._looked_at[0] == self.store.epoch:
+            return self._looked_at[1] - OVERLAP
         return (await polled_at(self.store, self.instance) or await self._first_mark(now)) - OVERLAP
 
     async def _first_mark(self, started: datetime) -> datetime:

@@ -42,7 +42,7 @@ REMEMBERED = 1_000
 """The most jobs to remember whose contradictions were logged."""
 
 STORED = 5_000
-"""The most completed jobs to remember as stored: lists overlap, and most of their jobs come several times."""
+"""The most jobs to remember as stored: lists overlap, and most of their jobs come several times."""
 
 REQUESTS_OF_ONE = 1.25
 """The most requests that a webhook costs: its share of a list that leaves its job out, and a read."""
@@ -130,12 +130,12 @@ class Recorder:
             self._remember(some)
 
     def _is_stored(self, job: Job, notifications: Confirmation) -> bool:
-        """Return whether this completion was stored before, and no notification and no subscriber waits for it."""
+        """Return whether this state was stored before, and no notification and no subscriber waits for the job."""
         awaited = job.job_id in notifications.wanted or job.job_id in notifications or job.job_id in self.watches
-        return not awaited and self._stored.get(job.job_id) == job
+        return not awaited and self._stored.get(job.job_id) == _without_progress(job)
 
     def _remember(self, jobs: Iterable[Job]) -> None:
-        self._stored.update({job.job_id: job for job in jobs if job.status.terminal})
+        self._stored.update({job.job_id: _without_progress(job) for job in jobs})
         while len(self._stored) > STORED:
             del self._stored[next(iter(self._stored))]
 
@@ -327,3 +327,10 @@ class Recorder:
                     self.counters.announced += announced
                     # A job with a new subscriber may have completed long ago.
                     self.counters.missed += not announced and event.origin is Origin.POLL
+
+
+def _without_progress(job: Job) -> Job:
+    """Leave out what changes while a job is active, which no event has."""
+    if job.status.terminal:
+        return job
+    return replace(job, updated_at=None, duration_seconds=None, bytes=None, records=None)

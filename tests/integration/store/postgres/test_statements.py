@@ -106,3 +106,23 @@ async def test_a_renewed_lease_costs_a_statement(log: Log, store: PostgresStore)
     assert [each.split(" VALUES")[0] for each in log.statements()[0][before:]] == [
         'INSERT INTO "airbyte_events".leases AS l'
     ]
+
+
+async def test_a_poll_of_airbyte_reads_nothing_that_it_has_stored(
+    log: Log, store: PostgresStore, airbyte: Airbyte, http: httpx.AsyncClient
+) -> None:
+    """If no job has changed, it costs a statement, for where the next one begins."""
+    await until(lambda: any(map(POLL.fullmatch, log.statements()[1])))
+    lease = await store.acquire("sources/default", "here", 60)
+    monitor = Monitor("default", client_of(http, airbyte.url), store, lease=lease)
+    for job_id, status in enumerate(("succeeded", "running"), 1):
+        airbyte.put(job_id, status)
+    assert await monitor.poll() == {1, 2}
+    before = len(log.statements()[0])
+    assert await monitor.poll() == {1, 2}
+    (mark,) = log.statements()[0][before:]
+    assert "INSERT INTO" in mark
+    assert "meta" in mark
+    airbyte.put(2, "failed")
+    assert await monitor.poll() == {1, 2}
+    assert [each.status for each in (await store.read(0)).events if each.ref.job_id == 2] == ["running", "failed"]
